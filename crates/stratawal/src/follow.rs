@@ -75,8 +75,8 @@ impl Follow {
     /// zero does not wait for entries.
     ///
     /// # Errors
-    /// - [`Closed`](ErrorKind::Closed): the log or the stream was closed and every entry was
-    ///   returned, or this was stopped.
+    /// - [`Closed`](ErrorKind::Closed): the stream was closed, or the log was closed and every
+    ///   entry was returned, or this was stopped.
     /// - [`Missing`](ErrorKind::Missing): the stream was deleted, and [`FollowEvent::Deleted`] was
     ///   returned.
     /// - [`Damaged`](ErrorKind::Damaged). If [`Error::lost`](crate::Error::lost) returns the range

@@ -1,9 +1,9 @@
 //! The streams that are open in this process: one slot for each name in use.
 //!
-//! A slot stays as long as its stream has entries. Otherwise it is removed with its last user, so
-//! that deleted streams, and names that are only looked up, do not take memory forever. The users
-//! of a slot are the handles on its stream, and the calls that are about to look it up, create it,
-//! or delete it.
+//! A slot stays as long as its stream is open and has entries. Otherwise it is removed with its
+//! last user, so that deleted streams, and names that are only looked up, do not take memory
+//! forever. The users of a slot are the handles on its stream, and the calls that are about to look
+//! it up, create it, or delete it.
 //!
 //! No stream is ever open twice. A user gets its share of a slot only from the map, under the map's
 //! lock, and returns the share under the same lock. So under that lock the count of shares is
@@ -11,6 +11,12 @@
 //! later look-up creates a new slot. A call on all streams is a user of each of them until it is
 //! done, because it may recover a stream, which writes to its files. The stream in a slot is
 //! guarded by the slot's own lock, so that two look-ups of one name open it once.
+//!
+//! Closing one stream empties its slot, under the slot's lock, as a deletion does. So a look-up
+//! that runs at the same time either gets the stream before it is closed or opens it after that.
+//! The old handles still share the slot, and their stream does not use its files any more. The log
+//! is checked to be open under the slot's lock, because a close that fails lets its stream
+//! continue.
 //!
 //! An iterator is not a user. It cannot append, and on a stream without entries it has nothing to
 //! read, so a new slot of the same name does no harm.
@@ -27,6 +33,7 @@ use std::sync::Arc;
 use stratawal_stream::StreamLog;
 use stratawal_sync::{Mutex, MutexGuard};
 
+use crate::error::Result;
 use crate::wal::Wal;
 
 /// All slots of a log.
@@ -133,6 +140,30 @@ impl SlotUser {
 
     pub(crate) fn of_reader(wal: &Wal) -> Self {
         Self { slot: None, wal: wal.clone() }
+    }
+
+    /// Closes the stream `log`, which this user looked up, unless the log is closed. See
+    /// [`Stream::close`](crate::Stream::close).
+    pub(crate) fn close(&self, log: &StreamLog) -> Result<()> {
+        self.wal.check_process()?;
+        if self.slot.is_none() {
+            return log.close_for_good();
+        }
+        let mut slot = self.lock();
+        let is_open = slot.as_ref().is_some_and(|open| open.is_same(log));
+        if !is_open {
+            // It was closed or deleted.
+            return Ok(());
+        }
+        if self.wal.is_closed() {
+            drop(slot);
+            // The close of the log closes its streams, and reports their errors.
+            self.wal.wait_for_close();
+            return Ok(());
+        }
+        log.close_for_good()?;
+        *slot = None;
+        Ok(())
     }
 
     /// Locks the slot and returns its stream.

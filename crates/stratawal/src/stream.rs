@@ -73,7 +73,7 @@ pub struct Stream {
     // Dropped before the user, which releases the stream's slot with the last handle.
     log: StreamLog,
     /// Shared by all clones, which together are one user of the stream.
-    _user: Arc<SlotUser>,
+    user: Arc<SlotUser>,
     durability: Durability,
     visibility: Visibility,
 }
@@ -81,7 +81,7 @@ pub struct Stream {
 impl Stream {
     pub(crate) fn new(log: StreamLog, user: SlotUser) -> Self {
         let durability = log.durability();
-        Self { log, _user: Arc::new(user), durability, visibility: Visibility::Stable }
+        Self { log, user: Arc::new(user), durability, visibility: Visibility::Stable }
     }
 
     /// Returns the name of the stream.
@@ -180,9 +180,9 @@ impl Stream {
     ///
     /// If a call failed with [`Poisoned`](crate::ErrorKind::Poisoned), or the process died in it,
     /// the entries may or may not exist. To append them exactly once, repeat the call with the same
-    /// seq. A conflict then means that the entries exist, or that other entries have their seqs, and
-    /// the entry at the seq shows which. So each entry needs bytes that no other entry has, such as
-    /// a random id. The entry must not be dropped before the outcome is known.
+    /// seq. A conflict then means that the entries exist, or that other entries have their seqs,
+    /// and the entry at the seq shows which. So each entry needs bytes that no other entry has,
+    /// such as a random id. The entry must not be dropped before the outcome is known.
     ///
     /// ```
     /// use stratawal::{Batch, ErrorKind, Stream};
@@ -245,6 +245,46 @@ impl Stream {
     /// failed sync, no later sync reports the same entries as durable.
     pub fn sync(&self) -> Result<()> {
         self.log.sync()
+    }
+
+    /// Makes everything accepted durable in the stream's own files, closes them, and frees the
+    /// memory and the descriptors that the stream holds. The log stays open, and the next
+    /// [`look-up`](crate::Wal::stream) of the name opens the stream again, with options of its own
+    /// if it likes. Use this for a stream that is not needed for a long time, in a log of many.
+    ///
+    /// The close is for all handles: afterwards their appends, reads and syncs fail with
+    /// [`Closed`](crate::ErrorKind::Closed), and so does the next step of an iterator. A
+    /// [`Follow`](crate::Follow) ends, even if there are entries that it has not returned.
+    /// [`next_seq`](Self::next_seq) and the like return what they returned last. An append that
+    /// runs at the same time is either acknowledged, and then durable, or fails with `Closed` and
+    /// has appended nothing. A look-up that runs at the same time waits for the close. Closing
+    /// again does nothing, and neither does closing a handle on a deleted stream; the stream that
+    /// was looked up since stays open. In a log opened for reading, this closes the handles of one
+    /// look-up.
+    ///
+    /// It takes two syncs if the stream was written since it was last closed. Each handle keeps
+    /// about 1 KiB until it is dropped, and an iterator keeps the file and the block that it reads.
+    ///
+    /// # Errors
+    /// If the entries cannot be made durable, for example
+    /// [`Poisoned`](crate::ErrorKind::Poisoned) or [`Full`](crate::ErrorKind::Full). Then the stream
+    /// stays open and nothing is lost: handles and look-ups find it as it is, with its buffered
+    /// entries. A poisoned stream is recovered by [`reopen`](Self::reopen); then close it again.
+    /// While such a close runs, appends may be refused with `Closed`.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let wal = stratawal::Wal::open(dir.path())?;
+    /// let session = wal.stream("session/17")?;
+    /// session.append("hello")?;
+    /// session.close()?;
+    /// assert_eq!(session.append("?").unwrap_err().kind(), stratawal::ErrorKind::Closed);
+    /// // Days later:
+    /// assert_eq!(wal.stream("session/17")?.append("hello again")?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn close(&self) -> Result<()> {
+        self.user.close(&self.log)
     }
 
     /// Durably drops the entries below `first`: no crash brings them back. Removes the segment

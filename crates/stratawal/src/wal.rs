@@ -168,9 +168,10 @@ impl Wal {
     ///
     /// In a log without a [journal](Options::journal), a stream holds one file open from its first
     /// append, or from its first look-up if it has entries: the segment that is being written. It
-    /// does so until the log is closed and the last handle on the stream is dropped. With a
-    /// journal, [`Options::active_files`] bounds these files, and a new stream has no directory and
-    /// no file until the journal needs the room, or until the stream has 64 KiB.
+    /// does so until the stream is [closed](Stream::close), or the log is closed and the last
+    /// handle on the stream is dropped. With a journal, [`Options::active_files`] bounds these
+    /// files, and a new stream has no directory and no file until the journal needs the room, or
+    /// until the stream has 64 KiB.
     ///
     /// An idle stream takes about 3 KB of memory, or up to 2 KB while it has no directory. A stream
     /// in use also holds the index of that segment (24 bytes for each 4 KiB) and the entries
@@ -412,7 +413,12 @@ impl Wal {
             let _ = journal.sync_streams();
         }
         let waits = |stream: &StreamLog| stream.durable_seq() < stream.next_seq();
-        for_each_stream(&streams, self.inner.helpers.try_lock(), waits, |stream| unless_deleted(stream.sync()))?;
+        let sync = |stream: &StreamLog| match stream.sync() {
+            // Closing it has made it durable.
+            Err(_) if stream.is_closed_for_good() => Ok(()),
+            synced => unless_deleted(synced),
+        };
+        for_each_stream(&streams, self.inner.helpers.try_lock(), waits, sync)?;
         self.inner.root.lock().check_exists()
     }
 
@@ -457,6 +463,20 @@ impl Wal {
 
     pub(crate) fn slots(&self) -> &Slots {
         &self.inner.streams
+    }
+
+    pub(crate) fn check_process(&self) -> Result<()> {
+        self.inner.check_process()
+    }
+
+    /// Whether the log is closed, or is being closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.inner.closed.load(Ordering::Acquire)
+    }
+
+    /// Returns once the log is closed. A close of it has begun.
+    pub(crate) fn wait_for_close(&self) {
+        drop(self.inner.closing.lock());
     }
 
     pub(crate) fn is_forked(&self) -> bool {

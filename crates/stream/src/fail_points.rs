@@ -113,6 +113,8 @@ stratawal_sync::fail_points! {
         EpochKept,
         /// A closed stream accepts appends.
         CloseLetsIn,
+        /// A stream that was closed for good can be read, and shows nothing.
+        ReadAfterEnd,
         /// An append is acknowledged while its entry is still in the tail buffer.
         AcknowledgedBeforeWrite,
         /// A commit is acknowledged without its sync.

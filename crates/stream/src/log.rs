@@ -139,8 +139,34 @@ impl StreamLog {
     }
 }
 
-/// Closing the streams of a log with a commit journal.
+/// Closing one stream of a log, and the streams of a log with a commit journal.
 impl StreamLog {
+    /// Makes every accepted entry durable in the stream's own files, ends their use, and frees the
+    /// memory and the descriptors that the stream holds. Afterwards every call on this stream fails
+    /// with [`ErrorKind::Closed`], reads and iterators included, because the stream may be opened
+    /// again, and may then be truncated or deleted. The numbers ([`next_seq`](Self::next_seq) and
+    /// the like) stay as they are.
+    ///
+    /// # Errors
+    /// Returns the same errors as [`sync`](Self::sync). The stream then stays open, and nothing is
+    /// lost: if it has failed, [`reopen`](Self::reopen) recovers it, and the call may be repeated.
+    /// Appends during the call may have been refused as if the stream were closed.
+    pub fn close_for_good(&self) -> Result<()> {
+        self.inner.close_for_good().map_err(|error| error.of_call(Call::CloseOne))
+    }
+
+    /// Whether [`close_for_good`](Self::close_for_good) has closed the stream.
+    #[must_use]
+    pub fn is_closed_for_good(&self) -> bool {
+        self.inner.is_over()
+    }
+
+    /// Whether both handles are of the same opening of a stream.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// Like [`close`](Self::close), for a stream that is not used afterwards: if it cannot take its
     /// entries from the commit journal, a look-up finds them as soon as this returns.
     ///
@@ -400,9 +426,9 @@ impl StreamLog {
     /// # Errors
     /// - [`ErrorKind::Full`]: nothing was dropped.
     /// - [`ErrorKind::Poisoned`]: a write or sync has failed, and recovery decides whether the
-    ///   entries are dropped. If [`first_seq`](Self::first_seq) is already `first`, no reader of this
-    ///   handle sees them again, and a [`reopen`](Self::reopen) drops them durably; a crash before
-    ///   that may keep them.
+    ///   entries are dropped. If [`first_seq`](Self::first_seq) is already `first`, no reader of
+    ///   this handle sees them again, and a [`reopen`](Self::reopen) drops them durably; a crash
+    ///   before that may keep them.
     /// - [`ErrorKind::Io`]: if [`first_seq`](Self::first_seq) is now `first`, the entries are
     ///   durably dropped, but the file that the error names could not be removed; a later
     ///   truncation or the next open tries again. Otherwise nothing was dropped.

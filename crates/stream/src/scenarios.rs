@@ -211,6 +211,50 @@ fn an_append_during_a_close_is_kept_or_refused() {
     });
 }
 
+#[test]
+fn a_read_after_a_close_for_good_is_refused() {
+    explore(|| {
+        let log = stream();
+        let reader = {
+            let log = log.clone();
+            spawn(move || {
+                let mut iter = log.iter(.., Visibility::Accepted);
+                for found in [log.get(0, Visibility::Accepted), iter.next().expect("it has an entry").map(Some)] {
+                    match found {
+                        Ok(entry) => assert_eq!(entry.expect("within the live range").data()[..], *b"0"),
+                        Err(error) => assert_eq!(error.kind(), ErrorKind::Closed, "{error}"),
+                    }
+                }
+            })
+        };
+        log.close_for_good().expect("closes");
+        let refused = log.get(0, Visibility::Accepted).map(drop).map_err(|error| error.kind());
+        reader.join().expect("no panic");
+        assert_eq!(refused, Err(ErrorKind::Closed));
+    });
+}
+
+#[test]
+fn an_append_during_a_close_for_good_is_kept_or_refused() {
+    explore(|| {
+        let log = stream();
+        let appender = {
+            let log = log.clone();
+            spawn(move || match log.append(b"1", Durability::Synced) {
+                Ok(_) => true,
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+                    false
+                }
+            })
+        };
+        log.close_for_good().expect("closes");
+        let end = log.durable_seq();
+        let is_kept = appender.join().expect("no panic");
+        assert_eq!(end, if is_kept { 2 } else { 1 }, "the end has exactly what was acknowledged");
+    });
+}
+
 /// An entry so long that two of them do not fit into the smallest segment.
 fn large(seq: u8) -> Vec<u8> {
     vec![b'0' + seq; 40 << 10]
@@ -627,6 +671,8 @@ mod fail_points_are_found {
         late_arrival_covered: LateArrivalCovered by a_late_arrival_waits_for_its_own_sync;
         late_arrival_covered_in_a_whole_stream: LateArrivalCovered by an_acknowledged_append_is_durable;
         epoch_ignored: EpochIgnored by an_entry_taken_back_by_recovery_is_not_acknowledged;
+        read_after_end: ReadAfterEnd by a_read_after_a_close_for_good_is_refused;
+        close_lets_in_for_good: CloseLetsIn by an_append_during_a_close_for_good_is_kept_or_refused;
         close_lets_in: CloseLetsIn by an_append_during_a_close_is_kept_or_refused;
         start_shown_late: StartShownLate by a_read_of_a_dropped_entry_reports_truncated;
         removals_not_awaited: RemovalsNotAwaited by a_close_waits_for_the_removal_of_files;

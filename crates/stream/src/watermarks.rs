@@ -20,6 +20,9 @@ use stratawal_sync::{AtomicSeq, fail_point};
 use crate::notify::Notifier;
 use crate::options::Durability;
 
+/// The epoch of a stream that was closed for good. It is even, and no other epoch follows it.
+const OVER: u64 = u64::MAX - 1;
+
 #[derive(Debug)]
 pub(crate) struct Watermarks {
     accepted: AtomicSeq,
@@ -75,6 +78,20 @@ impl Watermarks {
         let changed = change(self);
         self.epoch.store(if fail_point!(EpochKept) { epoch } else { epoch + 2 });
         changed
+    }
+
+    /// Begins the last epoch, after `change`, which takes the segments away from readers. The other
+    /// numbers stay as they are. Call this under the stream's lock.
+    pub(crate) fn end(&self, change: impl FnOnce()) {
+        let epoch = self.epoch.load();
+        self.epoch.store(epoch + 1);
+        change();
+        self.epoch.store(if fail_point!(EpochKept) { epoch } else { OVER });
+    }
+
+    /// Whether `epoch` is the last one: the stream was closed for good.
+    pub(crate) const fn is_over(epoch: u64) -> bool {
+        epoch == OVER
     }
 
     /// Sets all watermarks at once, within a change. This may lower `accepted`.

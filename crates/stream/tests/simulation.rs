@@ -216,6 +216,12 @@ impl LogUnderTest for Streams {
         }
     }
 
+    fn close_stream(&self, log: &Open, stream: &str) -> Result<(), Refusal> {
+        log.stream(stream)?.close_for_good().map_err(refusal)?;
+        log.streams.borrow_mut().remove(stream);
+        Ok(())
+    }
+
     fn reopen(&self, log: &Open, stream: &str) -> Result<(), Refusal> {
         log.stream(stream)?.reopen().map_err(refusal)
     }

@@ -88,6 +88,12 @@ pub trait LogUnderTest {
     /// Any error that the log reports.
     fn delete(&self, log: &Self::Log, stream: &str) -> Result<(), Refusal>;
 
+    /// Closes a stream. The next call on it opens it again. A stream that refuses this stays open.
+    ///
+    /// # Errors
+    /// Any error that the log reports.
+    fn close_stream(&self, log: &Self::Log, stream: &str) -> Result<(), Refusal>;
+
     /// Recovers a poisoned stream.
     ///
     /// # Errors
@@ -278,6 +284,10 @@ impl<'s, L: LogUnderTest> Run<'s, L> {
                 Err(refusal) => return Ok(Some((*stream, refusal))),
             },
             Step::Sync(stream) => match self.under_test.sync(self.log(), name(*stream)) {
+                Ok(()) => self.model(*stream, |model| model.acknowledged(Level::Synced)),
+                Err(refusal) => return Ok(Some((*stream, refusal))),
+            },
+            Step::Close(stream) => match self.under_test.close_stream(self.log(), name(*stream)) {
                 Ok(()) => self.model(*stream, |model| model.acknowledged(Level::Synced)),
                 Err(refusal) => return Ok(Some((*stream, refusal))),
             },

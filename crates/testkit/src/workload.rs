@@ -40,6 +40,8 @@ pub enum Step {
     TruncateFrom(usize, u64),
     /// Delete a stream.
     Delete(usize),
+    /// Close a stream, which the next step on it opens again.
+    Close(usize),
     /// Close the log and open it again.
     Restart,
 }
@@ -93,6 +95,7 @@ pub(crate) fn step(rng: &mut impl Choose, streams: usize, synced: u64, shape: &S
         3 | 4 => Step::TruncateBefore(stream, rng.next_u64()),
         5 | 6 => Step::TruncateFrom(stream, rng.next_u64()),
         7 if rng.chance(128) => Step::Delete(stream),
+        7 => Step::Close(stream),
         _ => {
             let level = match () {
                 () if rng.chance(synced) => Level::Synced,

@@ -133,6 +133,8 @@ pub(crate) struct HeldIter {
     pub(crate) start: u64,
     /// Whether the iterator belongs to a reader in another process.
     pub(crate) beside: bool,
+    /// Whether the stream was closed since the iterator was created.
+    pub(crate) is_closed: bool,
 }
 
 impl HeldIter {
@@ -146,6 +148,7 @@ impl HeldIter {
         let seq = if from_back { self.range.end - 1 } else { self.range.start };
         match found.expect("an iterator ends where it ended when it was created, or with an error") {
             Ok(entry) => {
+                assert!(!self.is_closed, "{seq} is read through a closed stream");
                 // A reader in another process need not notice the cut, and may show the old entry.
                 assert!(seq < self.cut || self.beside, "{seq} was cut at {}", self.cut);
                 let mut ends = self.model.batch_ends();
@@ -161,6 +164,7 @@ impl HeldIter {
             Err(error) => {
                 match error.kind() {
                     ErrorKind::Cut { .. } => assert!(seq >= self.cut, "{error}: {seq} was not cut"),
+                    ErrorKind::Closed => assert!(self.is_closed, "{error}"),
                     ErrorKind::Truncated { .. } => assert!(seq < self.start, "{error}: {seq} was not dropped"),
                     _ => panic!("{error}"),
                 }

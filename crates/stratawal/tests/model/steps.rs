@@ -77,6 +77,9 @@ pub(crate) enum Step {
     Delete {
         of: usize,
     },
+    CloseStream {
+        of: usize,
+    },
     Close(Setup),
     /// Drops all handles without closing.
     Leave(Setup),
@@ -242,6 +245,7 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         5 => (of(), position()).prop_map(|(of, at)| Step::TruncateBefore { of, at }),
         5 => (of(), position()).prop_map(|(of, at)| Step::TruncateFrom { of, at }),
         1 => of().prop_map(|of| Step::Delete { of }),
+        3 => of().prop_map(|of| Step::CloseStream { of }),
         2 => setup().prop_map(Step::Close),
         1 => setup().prop_map(Step::Leave),
         4 => setup().prop_map(Step::Kill),

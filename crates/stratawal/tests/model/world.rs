@@ -93,6 +93,7 @@ impl World {
             Step::TruncateBefore { of, at } => self.truncate_before(of, at),
             Step::TruncateFrom { of, at } => self.truncate_from(of, at),
             Step::Delete { of } => self.delete(of),
+            Step::CloseStream { of } => self.close_stream(of),
             Step::Close(setup) => self.close(setup),
             Step::Leave(setup) => self.leave(setup),
             Step::Kill(setup) => self.kill(setup),
@@ -206,7 +207,9 @@ impl World {
         let iter = stream.iter(range.clone());
         let model = self.models[of].clone();
         let start = model.first_seq();
-        self.held.push_back(HeldIter { iter, of, model, range, cut: u64::MAX, cuts: BTreeSet::new(), start, beside });
+        let cuts = BTreeSet::new();
+        let is_closed = false;
+        self.held.push_back(HeldIter { iter, of, model, range, cut: u64::MAX, cuts, start, beside, is_closed });
     }
 
     fn pull(&mut self, count: usize, turns: u64) {
@@ -267,6 +270,21 @@ impl World {
         }
         self.streams[of] = self.wal().stream(NAMES[of]).unwrap();
         self.models[of] = StreamModel::default();
+    }
+
+    fn close_stream(&mut self, of: usize) {
+        let closed = self.streams[of].clone();
+        closed.close().unwrap();
+        self.models[of].acknowledged(Level::Synced);
+        assert_eq!(closed.append("x").unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(closed.last().unwrap_err().kind(), ErrorKind::Closed);
+        for held in self.held.iter_mut().filter(|held| held.of == of && !held.beside) {
+            held.is_closed = true;
+        }
+        let again = self.wal().stream(NAMES[of]).unwrap();
+        assert!(!again.exists() || again.report().clean && again.report().scanned_bytes == 0);
+        check_whole(&again, &self.models[of], self.models[of].next_seq());
+        self.streams[of] = again;
     }
 
     fn close(&mut self, setup: Setup) {

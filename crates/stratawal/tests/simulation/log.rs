@@ -175,6 +175,10 @@ impl LogUnderTest for Log {
         }
     }
 
+    fn close_stream(&self, log: &Open, stream: &str) -> Result<(), Refusal> {
+        log.wal.stream(stream).and_then(|stream| stream.close()).map_err(refusal)
+    }
+
     fn reopen(&self, log: &Open, stream: &str) -> Result<(), Refusal> {
         log.wal.stream(stream).and_then(|stream| stream.reopen()).map_err(refusal)
     }

@@ -25,15 +25,15 @@ pub enum ErrorKind {
     /// The operating system reported an error.
     Io,
     /// The disk or the quota is full. The call, which the message names, changed nothing, and can
-    /// be repeated once space is free. A close is the exception: the stream is closed, and is
-    /// recovered when it is next opened.
+    /// be repeated once space is free. Closing the log is the exception: the stream is closed, and
+    /// is recovered when it is next opened.
     Full,
     /// A write or sync has failed, in this call or an earlier one. The entries it was for may or
     /// may not be in the stream, and nothing can be appended until the stream is recovered.
     /// Reopening recovers it. If the cause was a full disk, which the message then names, the next
     /// append, flush or sync also recovers it once space is free.
     Poisoned,
-    /// The log or the stream was closed.
+    /// The log or the stream was closed. A stream can be looked up again.
     Closed,
     /// The log was opened for reading only.
     ReadOnly,

@@ -70,6 +70,7 @@ pub(crate) enum Call {
     Truncate,
     Delete,
     Close,
+    CloseOne,
     Reopen,
 }
 

@@ -159,7 +159,7 @@ impl Call {
             Self::Sync => "sync",
             Self::Truncate => "truncate",
             Self::Delete => "delete the stream",
-            Self::Close => "close the stream",
+            Self::Close | Self::CloseOne => "close the stream",
             Self::Reopen => "recover the stream",
         }
     }
@@ -175,6 +175,7 @@ impl Call {
             Self::Delete => "nothing was deleted; free some space and delete it again",
             // Entries that were never durable may be pending, and the stream accepts no more calls.
             Self::Close => "it was not closed cleanly, and is recovered when it is next opened",
+            Self::CloseOne => "it stays open, and nothing is lost; free some space and close it again",
             Self::Reopen => "it stays as it was; free some space and reopen it",
         }
     }

@@ -167,8 +167,8 @@ impl Follow {
     /// does not wait.
     ///
     /// # Errors
-    /// - [`ErrorKind::Closed`]: the stream was closed and every entry was returned, or this was
-    ///   stopped. [`ErrorKind::Missing`]: the stream was deleted, and
+    /// - [`ErrorKind::Closed`]: the stream was closed for good, or closed and every entry was
+    ///   returned, or this was stopped. [`ErrorKind::Missing`]: the stream was deleted, and
     ///   [`FollowEvent::Deleted`] was returned.
     /// - [`ErrorKind::Damaged`], [`ErrorKind::Io`] and the other errors of reading.
     ///

@@ -2,7 +2,8 @@
 //!
 //! An *epoch* of a stream ends when the stream's end is moved back: by `truncate_from`, recovery or
 //! deletion. A seq may name a different entry in the next epoch. So a reader notes the epoch,
-//! reads, and starts over if the epoch has changed.
+//! reads, and starts over if the epoch has changed. The last epoch begins when the stream is closed
+//! for good; reads in it fail, because the stream may be open again elsewhere.
 //!
 //! A segment's file may be removed while a reader opens it. Before its removal the writer publishes
 //! a snapshot without the segment. So a reader that finds no file checks whether the snapshot has
@@ -20,6 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::inner::Inner;
 use crate::options::{Durability, Visibility};
 use crate::recovery::{self, StreamFiles};
+use crate::watermarks::Watermarks;
 
 impl Inner {
     /// One past the last entry that a reader with this visibility sees.
@@ -46,11 +48,19 @@ impl Inner {
         self.check_process()?;
         loop {
             let snapshot = self.shared.snapshot.load();
-            match self.shared.watermarks.in_one_epoch(|_| read()) {
+            let read = |epoch| self.check_not_over(epoch).and_then(|()| read());
+            match self.shared.watermarks.in_one_epoch(read) {
                 Err(error) if self.segment_removed(&error, &seqs, &snapshot)? => {}
                 result => return result,
             }
         }
+    }
+
+    /// Fails if `epoch` is the last one: the stream was closed for good.
+    #[inline]
+    pub(super) fn check_not_over(&self, epoch: u64) -> Result<()> {
+        let is_over = Watermarks::is_over(epoch) && !fail_point!(ReadAfterEnd);
+        if is_over { Err(Error::new(ErrorKind::Closed, &self.shared.location)) } else { Ok(()) }
     }
 
     /// Whether `error` means only that a segment was removed while it was read, so that reading

@@ -33,7 +33,7 @@ impl Inner {
         loop {
             let end = self.end_seq(visibility);
             if end <= self.shared.watermarks.start() {
-                return Ok(None);
+                return self.check_not_over(self.shared.watermarks.stable_epoch()).map(|()| None);
             }
             match self.get(end - 1, visibility) {
                 // `truncate_from` has dropped the entry since the end was loaded.

@@ -35,6 +35,9 @@ impl Inner {
         if self.shared.context.is_read_only() {
             self.refresh()
         } else {
+            if self.is_over() {
+                return Err(Error::new(ErrorKind::Closed, &self.shared.location));
+            }
             self.restart_journal()?;
             self.recover(OnLoss::Continue, ReserveUse::Never)
         }
@@ -52,6 +55,9 @@ impl Inner {
         // The lock lets only one thread refresh at a time, so an older look never replaces a newer
         // one.
         let mut state = group.lock();
+        if self.is_over() {
+            return Err(Error::new(ErrorKind::Closed, &shared.location));
+        }
         if self.is_noticed_unchanged() {
             report.store(Arc::new(report.load().of_nothing_new()));
             return Ok(());

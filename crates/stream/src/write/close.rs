@@ -12,8 +12,10 @@ use crate::inner::Inner;
 use crate::journal_user::JournalUser;
 use crate::options::Durability;
 use crate::read::snapshot::SegmentState;
+use crate::watermarks::Watermarks;
 use crate::write::commit::GroupState;
 use crate::write::reserve::ReserveUse;
+use crate::write::tail::Tail;
 use crate::write::writer::{OpenSegments, Writer};
 
 /// A CLOSE frame has the index points since the previous CLOSE, which it names. After this many in
@@ -81,7 +83,57 @@ impl Inner {
         synced.and(shut_down)
     }
 
+    /// See [`StreamLog::close_for_good`](crate::StreamLog::close_for_good).
+    pub(crate) fn close_for_good(&self) -> Result<()> {
+        self.check_process()?;
+        if !self.shared.context.is_read_only() {
+            // Everything is durable also if no CLOSE was written: the next opening then recovers
+            // the stream.
+            if let Err(error) = self.end_durably() {
+                self.group.lock().tail.closed = false;
+                return Err(error);
+            }
+            self.group.wait_until_free();
+            drop(self.removals.lock());
+            self.shared.context.make_reserve_again();
+        }
+        self.free();
+        Ok(())
+    }
+
+    /// Frees the memory and the descriptors of a stream whose entries are all durable. Readers find
+    /// nothing from here on.
+    fn free(&self) {
+        let shared = &self.shared;
+        let context = &shared.context;
+        let lead = self.group.end(Error::new(ErrorKind::Closed, &shared.location), |state| {
+            self.give_back_records(state);
+            if let Some(stream) = shared.stream_id() {
+                context.cache.remove_stream(stream.0);
+            }
+            shared.watermarks.end(|| shared.snapshot.store(Arc::clone(&context.no_segments)));
+            let Tail { next_seq, last_timestamp, .. } = state.tail;
+            state.tail = Tail::new(next_seq, last_timestamp, None, Arc::clone(&context.pending));
+            state.tail.closed = true;
+        });
+        // Its files are closed without a lock.
+        drop(lead);
+        *self.reader_state.lock() = None;
+        self.group.close_followers();
+    }
+
+    /// Whether the stream was closed for good.
+    pub(crate) fn is_over(&self) -> bool {
+        Watermarks::is_over(self.shared.watermarks.stable_epoch())
+    }
+
     fn end_cleanly(&self) -> Result<()> {
+        self.end_durably().and_then(|refused| refused.map_or(Ok(()), Err))
+    }
+
+    /// Makes everything durable and writes CLOSE. Returns the error if only the CLOSE could not be
+    /// written.
+    fn end_durably(&self) -> Result<Option<Error>> {
         // If this fails, the stream stays failed, and the check below finds that.
         drop(self.lock_for_truncate());
         self.write_start_if_it_frees();
@@ -93,7 +145,7 @@ impl Inner {
                 return Err(error.clone());
             }
             if before && state.tail.reservation.is_none() {
-                return Ok(());
+                return Ok(None);
             }
         }
         if self.shared.context.log_journal().is_some() {
@@ -106,7 +158,7 @@ impl Inner {
         drop(state);
         let Some(mut reservation) = reservation else {
             self.group.release_lead(self.group.lock(), Some(writer));
-            return Ok(());
+            return Ok(None);
         };
         let mut refused = None;
         self.group.lead(writer, |writer| match writer.close(&mut reservation.preallocation) {
@@ -119,7 +171,7 @@ impl Inner {
             closed => closed,
         })?;
         self.forget_start_in_files();
-        refused.map_or(Ok(()), Err)
+        Ok(refused)
     }
 }
 
@@ -209,7 +261,7 @@ impl Drop for Inner {
         let live = snapshot.segments.iter().any(|s| matches!(s.state, SegmentState::Live(_)));
         // The next handle on a stream without a directory would not find its entries.
         let is_new = snapshot.segments.is_empty() && self.exists();
-        if (live || is_new) && !self.shared.context.is_read_only() {
+        if (live || is_new) && !self.is_over() && !self.shared.context.is_read_only() {
             let _ = self.close();
         }
         self.give_back_records(&mut self.group.lock());

@@ -525,6 +525,20 @@ impl<L: CommitLeader> Group<L> {
     }
 }
 
+/// The end of a group.
+impl<L: CommitLeader> Group<L> {
+    /// Refuses all work with `error` from now on. Everything accepted was acknowledged, or is given
+    /// up by `act`. Returns the lead, if it is free.
+    pub(crate) fn end(&self, error: Error, act: impl FnOnce(&mut GroupState<L>)) -> Option<Box<L>> {
+        let mut state = self.lock_unled();
+        act(&mut state);
+        state.failed = Some(error);
+        let lead = state.lead.take_free(Lead::Lost);
+        self.pass_on(state);
+        lead
+    }
+}
+
 /// Fails the group if the leader unwinds, so that no thread waits forever or writes after the
 /// leader's half-finished work.
 struct Unwinding<'a, L: CommitLeader> {

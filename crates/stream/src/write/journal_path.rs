@@ -192,6 +192,8 @@ impl Inner {
             // No descriptor was left. The entries are in the journal, and the next append tries
             // again.
             Err(_) if self.group.lock().failure().is_none() => Ok(()),
+            // The stream was closed, which has drained it.
+            Err(error) if error.kind() == ErrorKind::Closed => Ok(()),
             drained => drained,
         }
     }

@@ -22,6 +22,7 @@ use crate::batch::{Entry, Run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inner::Inner;
 use crate::options::Visibility;
+use crate::watermarks::Watermarks;
 
 /// A double-ended iterator over the entries of a stream in a range, created by the stream's `iter`.
 ///
@@ -90,6 +91,9 @@ impl Iter {
         };
         if front < start && front < back {
             iter.error = Some(Error::new(ErrorKind::Truncated { first_seq: start }, &inner.shared.location));
+        }
+        if let Err(closed) = inner.check_not_over(epoch) {
+            iter.error = Some(closed);
         }
         iter.epoch = epoch;
         iter.front = front;
@@ -216,10 +220,11 @@ impl Iter {
     ///
     /// # Errors
     /// [`ErrorKind::Cut`] if the stream was truncated at or below `seq` since the iterator was
-    /// created.
+    /// created. [`ErrorKind::Closed`] if it was closed for good.
     fn read_consistently(&mut self, seq: u64, read: fn(&mut Self) -> Result<Entry>) -> Result<Entry> {
         self.inner.check_process()?;
         loop {
+            self.inner.check_not_over(self.epoch)?;
             if let Some(at) = self.truncated_at.filter(|&at| at <= seq) {
                 return Err(Error::new(ErrorKind::Cut { next_seq: at }, &self.inner.shared.location));
             }
@@ -229,7 +234,8 @@ impl Iter {
             let epoch = self.inner.shared.watermarks.stable_epoch();
             if epoch != self.epoch {
                 self.begin_epoch(epoch);
-                if result.is_err() || self.truncated_at.is_some_and(|at| at <= seq) {
+                let is_over = Watermarks::is_over(epoch);
+                if is_over || result.is_err() || self.truncated_at.is_some_and(|at| at <= seq) {
                     continue;
                 }
             }
