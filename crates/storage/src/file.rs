@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::map::Map;
 
@@ -195,6 +196,18 @@ pub trait File: Send + Sync + fmt::Debug {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    /// Waits as long as the 4 aligned bytes at `offset`, read in the order of the processor, are
+    /// `expected`, at most for `timeout`. Also returns after a [`StoreMap::wake`] in this or
+    /// another process, and for no reason. A store alone wakes no thread.
+    ///
+    /// # Errors
+    /// `Unsupported` if the system or the storage has no such waits; otherwise, any
+    /// operating-system error.
+    fn wait_while(&self, offset: u64, expected: u32, timeout: Duration) -> io::Result<()> {
+        let _ = (offset, expected, timeout);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Maps the first `len` bytes for reading, or copies them if the storage cannot map files.
     ///
     /// # Errors
@@ -225,6 +238,16 @@ pub trait StoreMap: Send + Sync + fmt::Debug {
     /// Returns a handle that syncs ranges of this map. Range syncs may run at the same time as
     /// stores.
     fn range_sync(&self) -> Arc<dyn RangeSync>;
+
+    /// Wakes all threads, in any process, that wait for the 4 bytes at `offset`; see
+    /// [`File::wait_while`]. Everything stored before this is visible to them.
+    ///
+    /// # Errors
+    /// `Unsupported` if the system has no such waits; otherwise, any operating-system error.
+    fn wake(&self, offset: u64) -> io::Result<()> {
+        let _ = offset;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// Makes ranges of a mapped file durable.

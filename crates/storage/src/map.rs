@@ -97,11 +97,13 @@ pub(crate) mod stores {
 
     impl Mapping {
         fn new(file: &fs::File, len: usize) -> io::Result<Self> {
+            Self::with(file, len, ProtFlags::READ | ProtFlags::WRITE)
+        }
+
+        fn with(file: &fs::File, len: usize, access: ProtFlags) -> io::Result<Self> {
             // SAFETY: a new mapping at an address that the system chooses overlaps no memory in
             // use.
-            let start = unsafe {
-                mmap(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, file, 0)?
-            };
+            let start = unsafe { mmap(std::ptr::null_mut(), len, access, MapFlags::SHARED, file, 0)? };
             let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
             let mapping = Self { start, len, process: ProcessMark::now() };
             // Random: read-ahead would load the file in large units, and each small store would
@@ -196,6 +198,58 @@ pub(crate) mod stores {
 
         fn range_sync(&self) -> Arc<dyn RangeSync> {
             Arc::clone(&self.0) as Arc<dyn RangeSync>
+        }
+
+        #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+        fn wake(&self, offset: u64) -> io::Result<()> {
+            self.0.check_process()?;
+            let word = self.0.word(offset)?;
+            // SAFETY: the call reads and writes no memory of this process. The kernel uses the
+            // address, which lies within the mapping, as a name.
+            let woken = unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE, i32::MAX) };
+            if woken < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        }
+    }
+
+    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+    impl Mapping {
+        /// The address of the 4 aligned bytes at `offset`.
+        fn word(&self, offset: u64) -> io::Result<*mut u32> {
+            let offset = usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+            let is_within = offset.checked_add(4).is_some_and(|end| end <= self.len);
+            if is_within && offset.is_multiple_of(4) {
+                Ok(self.address(offset).cast())
+            } else {
+                Err(io::ErrorKind::InvalidInput.into())
+            }
+        }
+    }
+
+    /// Waits until the 4 bytes at `offset` of `file`, in the order of the processor, are not
+    /// `expected`, or a [`wake`](StoreMap::wake), at most for `timeout`.
+    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+    pub(crate) fn wait_while(
+        file: &fs::File,
+        offset: u64,
+        expected: u32,
+        timeout: std::time::Duration,
+    ) -> io::Result<()> {
+        let end = offset.checked_add(4).and_then(|end| usize::try_from(end).ok()).ok_or(io::ErrorKind::InvalidInput)?;
+        let mapping = Mapping::with(file, end, ProtFlags::READ)?;
+        let word = mapping.word(offset)?;
+        let timeout = libc::timespec {
+            tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        // SAFETY: only the kernel reads the word, and it returns an error if the file has become
+        // shorter. `timeout` lives until the call returns.
+        let waited = unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT, expected, &raw const timeout) };
+        if waited == 0 {
+            return Ok(());
+        }
+        match io::Error::last_os_error() {
+            e if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::ETIMEDOUT | libc::EINTR)) => Ok(()),
+            e => Err(e),
         }
     }
 }

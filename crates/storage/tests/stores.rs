@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use stratawal_storage::{Access, File, MemoryStorage, Storage, StoreMap, UnixStorage};
 
@@ -122,4 +123,37 @@ fn durable_write_is_seen_like_any_other() {
     assert_eq!(file.len().expect("it exists"), LEN as u64);
     let read_only = UnixStorage::new().open(&dir.path().join("file"), Access::Read).expect("it exists");
     read_only.write_durable_at(b"x", 0).expect_err("it is read-only");
+}
+
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+#[test]
+fn wait_ends_with_a_wake_a_change_or_its_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = UnixStorage::new();
+    let path = dir.path().join("f");
+    let file = new_file(&path);
+    let Some(mut map) = map(&*file) else { return };
+    let reader = storage.open(&path, Access::Read).unwrap();
+    let long = Duration::from_secs(60);
+    let began = Instant::now();
+    // Another value, and a limit.
+    reader.wait_while(4, 7, long).unwrap();
+    reader.wait_while(4, 0, Duration::from_millis(20)).unwrap();
+    assert!(began.elapsed() >= Duration::from_millis(20));
+    let waiting = thread::spawn(move || {
+        // A wait may end for no reason.
+        while reader.wait_while(4, 0, long).is_ok() && {
+            let mut word = [0; 4];
+            reader.read_exact_at(&mut word, 4).unwrap();
+            word == [0; 4]
+        } {}
+    });
+    thread::sleep(Duration::from_millis(50));
+    map.store(&1_u32.to_ne_bytes(), 4).unwrap();
+    map.wake(4).unwrap();
+    waiting.join().unwrap();
+    assert!(began.elapsed() < long);
+    assert_eq!(map.wake(LEN as u64 - 2).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    let short = storage.create_new(&dir.path().join("short")).unwrap();
+    assert!(short.wait_while(4, 0, long).is_err(), "the file has no such bytes");
 }

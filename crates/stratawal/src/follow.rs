@@ -44,9 +44,13 @@ use crate::stream::Stream;
 ///
 /// # In a log opened for reading
 ///
-/// This looks at the stream again every 2 ms, as [`Stream::reopen`] does. A writer in another
-/// process may be closed, killed and started again; this continues. If a stream is deleted and
-/// created again between two looks, this may be returned as [`FollowEvent::Cut`].
+/// This looks at the stream again, as [`Stream::reopen`] does, whenever the writer wakes it: after
+/// each sync, truncation and deletion. Entries that are only flushed are seen within 50 ms. If the
+/// writer wakes no reader ([`journal_mapped(false)`](crate::Options::journal_mapped), a file system
+/// without shared mappings, or a system other than Linux), this looks every 2 ms. A
+/// [`stop`](FollowStopper::stop) or a [close](crate::Wal::close) ends it within 50 ms. A writer in
+/// another process may be closed, killed and started again; this continues. If a stream is deleted
+/// and created again between two looks, this may be returned as [`FollowEvent::Cut`].
 pub struct Follow {
     follow: stratawal_stream::Follow,
     // Dropped last: it keeps the stream in use.

@@ -567,6 +567,7 @@ impl Inner {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
+        self.context.end_followers();
         // After this, no look-up opens a stream.
         let streams = self.streams.open();
         // The thread must not use any file once the lock is released.

@@ -431,6 +431,44 @@ fn follower_of_a_reader_sees_a_writer_that_restarts() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn follower_of_a_reader_is_quick_and_cheap() {
+    for journal in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let wal = options(journal).open(dir.path()).unwrap();
+        let stream = wal.stream("s").unwrap();
+        stream.append("0").unwrap();
+        let reader = Options::new().open_read_only(dir.path()).unwrap();
+        let mut follow = reader.stream("s").unwrap().follow(0);
+        assert_eq!(entry(&mut follow).0, 0);
+        let before = thread_time();
+        assert_eq!(follow.next_timeout(Duration::from_secs(1)).unwrap(), None);
+        let idle = thread_time() - before;
+        let (sender, received) = mpsc::channel();
+        let consumer = thread::spawn(move || {
+            for event in follow.take(200) {
+                sender.send((Instant::now(), event.unwrap())).unwrap();
+            }
+        });
+        let mut delays = Vec::new();
+        for seq in 1..=200 {
+            stream.append("x").unwrap();
+            let appended = Instant::now();
+            let (at, event) = received.recv_timeout(LONG).unwrap();
+            assert_eq!(event.into_entry().map(|entry| entry.seq()), Some(seq));
+            delays.push(at.saturating_duration_since(appended));
+            thread::sleep(Duration::from_millis(seq % 7));
+        }
+        consumer.join().unwrap();
+        delays.sort();
+        println!("volume: {idle:?} in an idle second, delays p50 {:?}, p98 {:?}", delays[100], delays[196]);
+        // Much more than on a machine that does nothing else.
+        assert!(idle < Duration::from_millis(100), "{idle:?}");
+        assert!(delays[100] < Duration::from_millis(100), "{delays:?}");
+    }
+}
+
 #[test]
 fn reader_begins_at_a_position_newer_than_its_look() {
     let dir = tempfile::tempdir().unwrap();

@@ -9,6 +9,7 @@ use stratawal_index::{Cache, CacheLimits};
 use stratawal_segment::{MapPromise, SegmentWriter};
 use stratawal_storage::Storage;
 use stratawal_sync::Mutex;
+use stratawal_sync::atomic::{AtomicBool, Ordering};
 
 use crate::active_files::ActiveFile;
 use crate::evicting_storage::EvictingStorage;
@@ -47,6 +48,8 @@ pub struct LogContext {
     notifier: Option<Arc<Notifier>>,
     /// `None` unless streams are only read.
     notify_reader: Option<NotifyReader>,
+    /// The log is closed for the followers of a log that is opened for reading.
+    followers_end: AtomicBool,
     /// Keyed by the directory that holds the streams. There are few such directories.
     dir_syncs: Mutex<Vec<(PathBuf, Arc<DirSyncs>)>>,
     /// Counts the finished segments, of all streams, that are open because they have unsynced
@@ -93,6 +96,7 @@ impl LogContext {
             journal_reader: None,
             notifier: None,
             notify_reader: None,
+            followers_end: AtomicBool::new(false),
             dir_syncs: Mutex::new(Vec::new()),
             cache,
             no_segments: Arc::default(),
@@ -192,6 +196,17 @@ impl LogContext {
         self.notify_reader.as_ref()
     }
 
+    /// Has the followers of streams that are only read end.
+    pub fn end_followers(&self) {
+        // Release; pairs with the Acquire in `have_followers_ended`.
+        self.followers_end.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn have_followers_ended(&self) -> bool {
+        // Acquire; pairs with the Release in `end_followers`.
+        self.followers_end.load(Ordering::Acquire)
+    }
+
     pub(crate) fn own_notifier(&self) -> Option<Arc<Notifier>> {
         self.notifier.clone()
     }
@@ -199,7 +214,14 @@ impl LogContext {
     /// Has readers in other processes look again.
     pub fn notify(&self) {
         if let Some(notifier) = &self.notifier {
-            notifier.notify();
+            notifier.notify_and_wake();
+        }
+    }
+
+    /// Wakes followers in other processes after a sync of the commit journal.
+    pub(crate) fn wake_after_sync(&self) {
+        if let (Some(notifier), Some(journal)) = (&self.notifier, &self.journal) {
+            notifier.wake_after_sync(journal.journal.durable().0);
         }
     }
 

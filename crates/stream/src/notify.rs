@@ -1,10 +1,15 @@
 //! The file `NOTIFY`: a counter by which readers in other processes see that nothing has changed.
 //!
-//! The file has one page. Its first 4 bytes are a counter, little-endian and aligned, so that a
-//! process can wait on it as a futex. The writer of the log increases it after each change of the
-//! files that readers see, and before the change is acknowledged: entries in the segments, a new
-//! start or end of a stream, a deletion, a journal that was opened or restarted. Records of the
-//! journal do not change it: a reader sees them at the journal's end.
+//! The file has one page. Its first 4 bytes are a counter, little-endian. The writer of the log
+//! increases it after each change of the files that readers see, and before the change is
+//! acknowledged: entries in the segments, a new start or end of a stream, a deletion, a journal
+//! that was opened or restarted. Records of the journal do not change it: a reader sees them at the
+//! journal's end.
+//!
+//! The next 4 bytes are a number on which followers in other processes wait, as on a futex. The
+//! writer changes it, and wakes them, after each change except a write that was only flushed, and
+//! once for each sync of the journal. The next byte is 1 if the writer does so. Otherwise followers
+//! look again and again.
 //!
 //! The file is not part of the data. It is never synced, deleting it loses nothing, and a copy of a
 //! log may have it or not. A reader never creates it. It trusts the counter only for
@@ -13,7 +18,8 @@
 //!
 //! The writer stores the counter into a mapping where it may map the journal, and writes it
 //! otherwise. If another process shortens the mapped file, the next store kills the writer with a
-//! signal. Readers do not map it: they read the 4 bytes with one call.
+//! signal. Readers do not access a mapping of it: they read the bytes with one call, and only the
+//! system reads the number on which they wait.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,10 +28,17 @@ use std::time::{Duration, Instant};
 
 use stratawal_storage::{Access, File, Storage, StoreMap};
 use stratawal_sync::Mutex;
+use stratawal_sync::atomic::{AtomicU64, Ordering};
 
 use crate::journal_reader::Sighting;
 
 const FILE_LEN: usize = 4096;
+
+/// The offset of the number on which followers wait.
+const WAIT_AT: u64 = 4;
+
+/// The offset of the byte that is 1 if the writer wakes those that wait.
+const WAKES_AT: usize = 8;
 
 /// How long a reader trusts the counter after it has looked at the files.
 const TRUSTED_FOR: Duration = Duration::from_millis(50);
@@ -34,11 +47,15 @@ const TRUSTED_FOR: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Notifier {
     state: Mutex<State>,
+    /// The durable end of the journal of which followers were last woken.
+    woken_at: AtomicU64,
 }
 
 #[derive(Debug)]
 struct State {
     counter: u32,
+    /// The number on which followers wait.
+    wait: u32,
     target: Target,
 }
 
@@ -64,21 +81,52 @@ impl Notifier {
         let mut page = [0; FILE_LEN];
         page[..4].copy_from_slice(&counter.to_le_bytes());
         file.write_all_at(&page, 0)?;
-        let map = if mapped { file.map_for_stores(FILE_LEN as u64).ok() } else { None };
+        let mut map = if mapped { file.map_for_stores(FILE_LEN as u64).ok() } else { None };
+        if let Some(map) = map.as_mut().filter(|map| map.wake(WAIT_AT).is_ok()) {
+            map.store(&[1], WAKES_AT as u64)?;
+        }
         let target = map.map_or(Target::Written(file), Target::Mapped);
-        Ok(Self { state: Mutex::new(State { counter, target }) })
+        Ok(Self { state: Mutex::new(State { counter, wait: counter, target }), woken_at: AtomicU64::new(0) })
     }
 
     /// Increases the counter.
     pub(crate) fn notify(&self) {
-        let State { counter, target } = &mut *self.state.lock();
-        *counter = counter.wrapping_add(1);
-        let bytes = counter.to_le_bytes();
+        self.state.lock().count();
+    }
+
+    /// Increases the counter, and wakes the followers in other processes.
+    pub(crate) fn notify_and_wake(&self) {
+        let mut state = self.state.lock();
+        state.count();
+        state.wake();
+    }
+
+    /// Wakes the followers in other processes after a sync of the journal up to `durable`, unless
+    /// another thread has done so after the same sync.
+    pub(crate) fn wake_after_sync(&self, durable: u64) {
+        // Relaxed: the lock orders the store that followers see.
+        if self.woken_at.fetch_max(durable, Ordering::Relaxed) < durable {
+            self.state.lock().wake();
+        }
+    }
+}
+
+impl State {
+    fn count(&mut self) {
+        self.counter = self.counter.wrapping_add(1);
+        let bytes = self.counter.to_le_bytes();
         // If this fails, readers notice the change later.
-        let _ = match target {
+        let _ = match &mut self.target {
             Target::Mapped(map) => map.store(&bytes, 0),
             Target::Written(file) => file.write_all_at(&bytes, 0),
         };
+    }
+
+    fn wake(&mut self) {
+        let Target::Mapped(map) = &mut self.target else { return };
+        self.wait = self.wait.wrapping_add(1);
+        // If this fails, followers look again after a short time.
+        let _ = map.store(&self.wait.to_ne_bytes(), WAIT_AT).and_then(|()| map.wake(WAIT_AT));
     }
 }
 
@@ -118,6 +166,32 @@ impl NotifyReader {
         let file = storage.open(&self.path, Access::Read).ok()?;
         let counter = read_counter(&*file).ok().flatten()?;
         Some(LastLook { file, counter, began, sighting: Sighting::default() })
+    }
+}
+
+/// The number on which a follower waits, as it was before a look.
+#[derive(Debug)]
+pub(crate) struct WaitPoint {
+    file: Arc<dyn File>,
+    wait: u32,
+}
+
+impl NotifyReader {
+    /// Reads the number on which followers wait. Returns `None` if the writer wakes none.
+    pub(crate) fn wait_point(&self, storage: &dyn Storage) -> Option<WaitPoint> {
+        let file = storage.open(&self.path, Access::Read).ok()?;
+        let mut bytes = [0; WAKES_AT + 1];
+        let is_whole = file.read_at(&mut bytes, 0).ok()? == bytes.len();
+        let [.., a, b, c, d, wakes] = bytes;
+        (is_whole && wakes == 1).then(|| WaitPoint { file, wait: u32::from_ne_bytes([a, b, c, d]) })
+    }
+}
+
+impl WaitPoint {
+    /// Waits until the writer has changed the number, at most for `timeout`. Returns false if that
+    /// is not possible.
+    pub(crate) fn wait(&self, timeout: Duration) -> bool {
+        self.file.wait_while(WAIT_AT, self.wait, timeout).is_ok()
     }
 }
 

@@ -63,7 +63,7 @@ impl Watermarks {
 
     fn notify(&self) {
         if let Some(notifier) = &self.notifier {
-            notifier.notify();
+            notifier.notify_and_wake();
         }
     }
 
@@ -138,7 +138,11 @@ impl Watermarks {
     /// Call this once the bytes are in the file, the points are in the index, and the segment's end
     /// is stored.
     pub(crate) fn set_drained(&self, end: u64) {
-        self.notify();
+        // Followers in other processes are not woken: a call of the system for each flushed append
+        // would cost half as much as the append.
+        if let Some(notifier) = &self.notifier {
+            notifier.notify();
+        }
         self.flushed.raise(end);
         self.drained.store(end);
     }

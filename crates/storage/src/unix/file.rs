@@ -190,6 +190,11 @@ impl File for UnixFile {
         }
     }
 
+    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+    fn wait_while(&self, offset: u64, expected: u32, timeout: std::time::Duration) -> io::Result<()> {
+        crate::map::stores::wait_while(&self.0, offset, expected, timeout)
+    }
+
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn map_for_stores(&self, len: u64) -> io::Result<Box<dyn StoreMap>> {
         if !overwrites_in_place(&self.0)? {

@@ -30,14 +30,23 @@ use self::signal::{Signal, Sleep};
 use crate::batch::Entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inner::Inner;
+use crate::notify::WaitPoint;
 use crate::options::Visibility;
 use crate::read::iter::Iter;
 
 /// The minimum time between two wake-ups of a follower.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// How long a follower of a stream that is opened for reading sleeps between two looks.
+/// The longest time between two looks of a follower of a stream that is opened for reading, if the
+/// writer does not wake it, or if an entry has come a moment ago.
 const LOOK_PAUSE: Duration = Duration::from_millis(2);
+
+/// The longest time between two looks otherwise. The file on which it waits may have been
+/// replaced, and the writer does not wake it for entries that are only flushed.
+const WAIT_MAX: Duration = Duration::from_millis(50);
+
+/// After so many looks without an event, such a follower looks less often.
+const QUICK_LOOKS: u32 = 10;
 
 /// A read that finds its entries removed, and a stream that shows no reason, is repeated this
 /// often.
@@ -95,8 +104,10 @@ pub struct Follow {
     has_looked: bool,
     /// Whether the stream existed at the last look, and its id if that was known.
     existed: (bool, Option<StreamId>),
-    /// The follower has waited for a writer in another process.
-    has_refreshed: bool,
+    /// How often a stream that is opened for reading was looked at since the last event.
+    idle_looks: u32,
+    /// The number on which such a follower waits.
+    wait_point: Option<WaitPoint>,
     /// The stream was found deleted when the follower was about to wait.
     was_deleted: bool,
     /// If this is set, the follower pauses until then before it registers.
@@ -142,7 +153,8 @@ impl Follow {
             signal: Arc::new(Signal::new()),
             has_looked: false,
             existed: (inner.exists(), inner.shared.stream_id()),
-            has_refreshed: false,
+            idle_looks: 0,
+            wait_point: None,
             was_deleted: false,
             paused_until: None,
             failed_reads: 0,
@@ -218,6 +230,7 @@ impl Follow {
                 Some(Ok(entry)) => {
                     self.position = entry.seq() + 1;
                     self.failed_reads = 0;
+                    self.idle_looks = self.idle_looks.min(1);
                     return Ok(Some(FollowEvent::Entry(entry)));
                 }
                 Some(Err(error)) => self.continue_after(error)?,
@@ -370,14 +383,26 @@ impl Follow {
         self.goal().is_reached(&self.inner.shared.watermarks)
     }
 
-    /// Looks at the files of a stream that is opened for reading. Sleeps first, except the first
+    /// Looks at the files of a stream that is opened for reading. Waits first, except the first
     /// time.
     fn wait_beside_writer(&mut self, deadline: Option<Instant>) -> Result<Sleep> {
-        if std::mem::replace(&mut self.has_refreshed, true) {
-            let next = Instant::now() + LOOK_PAUSE;
-            self.signal.reset();
-            self.signal.sleep(Some(deadline.map_or(next, |deadline| deadline.min(next))));
+        let context = &self.inner.shared.context;
+        if context.have_followers_ended() {
+            return Err(self.end_with(ErrorKind::Closed));
         }
+        let left = deadline.map_or(WAIT_MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+        if self.idle_looks > 0 {
+            let max = if self.idle_looks > QUICK_LOOKS { WAIT_MAX } else { LOOK_PAUSE };
+            if !self.wait_point.take().is_some_and(|point| point.wait(left.min(max))) {
+                self.signal.reset();
+                self.signal.sleep(Some(Instant::now() + left.min(LOOK_PAUSE)));
+            }
+        }
+        self.idle_looks = self.idle_looks.saturating_add(1);
+        let context = &self.inner.shared.context;
+        // Read before the look, so that the next wait ends at once after a change that the look
+        // does not show.
+        self.wait_point = context.notified_by().and_then(|reader| reader.wait_point(context.system()));
         self.refresh()?;
         let is_over = deadline.is_some_and(|deadline| deadline <= Instant::now());
         Ok(if is_over { Sleep::TimedOut } else { Sleep::Woken })

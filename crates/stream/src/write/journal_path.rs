@@ -160,6 +160,7 @@ impl Inner {
     fn sync_to(&self, position: Position, target: CommitTarget) -> Result<()> {
         let Some(log) = self.shared.context.log_journal() else { return Ok(()) };
         log.journal.sync_to(position).map_err(|error| self.journal_error(error).poisoned())?;
+        self.shared.context.wake_after_sync();
         let watermarks = &self.shared.watermarks;
         if watermarks.durable() >= target.seq && watermarks.epoch() == target.epoch {
             return Ok(());

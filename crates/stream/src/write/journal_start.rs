@@ -66,7 +66,10 @@ impl Inner {
         match log.journal.sync_to(position) {
             // A restart writes the START of every stream durably.
             Err(error) if matches!(error.kind(), JournalErrorKind::Restarted) => Ok(true),
-            synced => synced.map(|()| true).map_err(|error| self.journal_error(error).poisoned()),
+            synced => {
+                self.shared.context.wake_after_sync();
+                synced.map(|()| true).map_err(|error| self.journal_error(error).poisoned())
+            }
         }
     }
 
