@@ -1,9 +1,10 @@
 //! Putting records at the end of the journal, and releasing its space.
 //!
 //! There are two locks. The *log* lock is held for one write. The *rotation* lock is held while
-//! files are prepared, named or recycled. A call that needs both takes the rotation lock first. The
-//! state of the group commit (`commit`) has its own lock, which is never held together with
-//! another.
+//! files are prepared, named or recycled. A call that needs both takes the rotation lock first. A
+//! thread that prepares files before they are needed holds a third lock, *preparing*, which it
+//! takes first. The state of the group commit (`commit`) has its own lock, which is never held
+//! together with another.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -145,6 +146,8 @@ pub struct Journal {
     pub(crate) options: JournalOptions,
     pub(crate) log: Mutex<Log>,
     pub(crate) rotation: Mutex<Rotation>,
+    /// Held by the thread that prepares files without the rotation lock.
+    pub(crate) preparing: Mutex<()>,
     pub(crate) commit: GroupCommit,
     /// The end of the log, for threads that do not hold the lock.
     pub(crate) end: AtomicU64,
@@ -656,10 +659,18 @@ impl Journal {
     /// I/O. Nothing has changed. [`ErrorKind::Closed`]; [`ErrorKind::Failed`].
     pub fn prepare(&self) -> Result<()> {
         self.check_process()?;
+        let Some(_alone) = self.preparing.try_lock() else { return Ok(()) };
         self.log.lock().check()?;
         self.recycle_released();
         while self.prepare_one()? {}
         Ok(())
+    }
+
+    /// Returns once no other thread uses the files of the journal, which was closed.
+    pub fn await_files(&self) {
+        // A thread that comes later finds that the journal is closed.
+        drop(self.preparing.lock());
+        drop(self.rotation.lock());
     }
 
     /// Prepares a file if one is lacking. Returns whether it has.

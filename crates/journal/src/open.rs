@@ -202,6 +202,7 @@ impl Journal {
             wal_id,
             options,
             rotation: Mutex::new(Rotation::new(needed_from)),
+            preparing: Mutex::new(()),
             log: Mutex::new(log),
             commit: GroupCommit::new(),
             end: AtomicU64::new(end.0),

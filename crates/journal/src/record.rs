@@ -313,9 +313,9 @@ pub(crate) const NEXT_LEN: u64 = RECORD_HEADER_LEN as u64;
 
 impl Record {
     /// Whether the record may use the space reserved at the end of every file, because it frees
-    /// space, ends the log, or attests.
+    /// space, ends the log, attests, or states that a stream has a directory.
     pub(crate) const fn is_control(&self) -> bool {
-        !matches!(self, Self::Data(_) | Self::Copy(_) | Self::Firm { .. })
+        !matches!(self, Self::Data(_) | Self::Copy(_) | Self::Firm { seq: SeqNo(1..), .. })
     }
 
     /// Whether only the journal writes such a record: its meaning depends on its place.

@@ -3,13 +3,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use stratawal_frame::{SeqNo, StreamId, WalId};
 use stratawal_journal::{ErrorKind, FileHeader, Image, Journal, JournalOptions, Lsn, Part, Position, Record};
 use stratawal_storage::{Access, MemoryStorage, Storage, UnixStorage};
-use stratawal_testkit::{Fault, Faults, SimStorage};
+use stratawal_testkit::{Fault, Faults, Gate, HookedStorage, Operation, SimStorage};
 
 const WAL: WalId = WalId(3);
 const DIR: &str = "/journal";
@@ -437,4 +438,39 @@ fn opening_keeps_long_records_and_many_short_ones() {
         assert_eq!(after.needed().streams[&StreamId(1)].parts, needed.streams[&StreamId(1)].parts);
         assert_eq!(after.needed().streams[&StreamId(2)].parts[0].lsn, position.lsn);
     }
+}
+
+/// A thread is preparing a file when another closes the journal.
+#[test]
+fn await_files_waits_for_a_file_being_prepared() {
+    let hooked = HookedStorage::new(MemoryStorage::new());
+    let storage: Arc<dyn Storage> = Arc::new(hooked.clone());
+    let journal = create(&storage);
+    let gate = Gate::new();
+    let passes = gate.clone();
+    hooked.set(move |operation, _| {
+        if operation == Operation::Create {
+            passes.pass();
+        }
+        Ok(())
+    });
+    let is_closed = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let preparing = scope.spawn(|| journal.prepare());
+        gate.await_one();
+        let closing = scope.spawn(|| {
+            journal.close().expect("no fault");
+            journal.await_files();
+            is_closed.store(true, Ordering::SeqCst);
+        });
+        thread::sleep(Duration::from_millis(50));
+        let was_closed = is_closed.load(Ordering::SeqCst);
+        gate.open();
+        closing.join().expect("it closes");
+        assert!(!was_closed, "a file was being prepared");
+        preparing.join().expect("it ends").expect("a file is ready");
+    });
+    hooked.set(|operation, path| panic!("{operation:?} of {} after the close", path.display()));
+    assert!(matches!(journal.prepare().expect_err("it is closed").kind(), ErrorKind::Closed));
+    assert!(matches!(journal.append(&data(1, 0, 20)).expect_err("it is closed").kind(), ErrorKind::Closed));
 }

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use stratawal::{Batch, Durability, ErrorKind, Options, Stream, StreamOptions, Wal};
 use stratawal_storage::Storage;
-use stratawal_testkit::{Crash, Disk, Fault, Faults, HookedStorage, Operation, Rng, SimStorage};
+use stratawal_testkit::{Crash, Disk, Fault, Faults, Gate, HookedStorage, Operation, Rng, SimStorage};
 
 const LEVELS: [Durability; 3] = [Durability::Synced, Durability::Flushed, Durability::Buffered];
 
@@ -226,4 +227,43 @@ fn no_file_is_used_after_a_fast_close_beside_appends() {
             assert_eq!(wal.stream(&number.to_string()).unwrap().next_seq(), count, "stream {number}");
         }
     }
+}
+
+/// A thread that has appended prepares a file of the journal when another closes the log.
+#[test]
+fn close_waits_for_a_file_that_is_being_prepared() {
+    let hooked = HookedStorage::new(SimStorage::new(1));
+    let wal = open(hooked.clone(), &journaled(false).journal_bytes(16 << 20));
+    let stream = wal.stream("s").unwrap().with_durability(Durability::Flushed);
+    let append = || stream.append(vec![b'x'; 60 << 10]);
+    (0..4).for_each(|seq| assert_eq!(append().unwrap(), seq));
+    // The next append finds no room in the first file, and then prepares the third.
+    let gate = Gate::new();
+    let passes = gate.clone();
+    let created = AtomicUsize::new(0);
+    hooked.set(move |operation, path| {
+        let is_spare = operation == Operation::Create && path.starts_with("/log/journal");
+        if is_spare && created.fetch_add(1, Ordering::SeqCst) == 1 {
+            passes.pass();
+        }
+        Ok(())
+    });
+    let is_closed = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // The stream may be closed by the time this drains it.
+        let appender = scope.spawn(|| drop(append()));
+        gate.await_one();
+        let closing = scope.spawn(|| {
+            wal.close().unwrap();
+            is_closed.store(true, Ordering::SeqCst);
+        });
+        thread::sleep(Duration::from_millis(100));
+        let was_closed = is_closed.load(Ordering::SeqCst);
+        gate.open();
+        closing.join().unwrap();
+        assert!(!was_closed, "a file was being prepared");
+        hooked.set(|operation, path| panic!("{operation:?} of {} after the close", path.display()));
+        appender.join().unwrap();
+    });
+    hooked.clear();
 }

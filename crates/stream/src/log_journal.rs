@@ -643,12 +643,14 @@ impl LogJournal {
         self.closed.store(true, Ordering::Relaxed);
         let has_carried = self.carried.lock().values().any(|carried| carried.oldest().is_some());
         let is_needed = has_carried || self.streams.claimed_from().is_some() || !self.drops.lock().is_empty();
-        if is_needed && !fail_point!(ClosedUnsettled) {
+        let closed = if is_needed && !fail_point!(ClosedUnsettled) {
             // The records stay for the next opening.
-            self.journal.close_needed()?;
-            return Ok(false);
-        }
-        self.journal.close().map(|()| true)
+            self.journal.close_needed().map(|()| false)
+        } else {
+            self.journal.close().map(|()| true)
+        };
+        self.journal.await_files();
+        closed
     }
 
     /// Ends the journal with all of its records, which the next opening finds. Every stream must be

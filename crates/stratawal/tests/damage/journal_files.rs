@@ -471,6 +471,25 @@ pub(crate) fn lost_directory_of_a_stream_with_records_is_not_silent() {
     }
 }
 
+/// The stream gets its directory when a file of the journal is full to any degree.
+#[test]
+fn lost_directory_beside_a_full_journal_file_is_not_silent() {
+    for len in (7800..8300).step_by(8) {
+        let storage = new();
+        let wal = open(&storage, false).unwrap();
+        let stream = wal.stream("s").unwrap();
+        stream.append("small").unwrap();
+        wal.stream("filler").unwrap().append(vec![b'.'; len]).unwrap();
+        // Too large for the journal: only the files have it.
+        stream.append([b'.'; 100_000]).unwrap();
+        let killed = storage.snapshot();
+        remove_dir(&killed, Path::new("/log/streams/s"));
+        let found = open(&killed, false).and_then(|wal| wal.stream("s")).map(|stream| stream.next_seq());
+        let kind = found.map_err(|error| error.kind());
+        assert_eq!(kind, Err(ErrorKind::Damaged), "{OWN}after a record of {len} bytes");
+    }
+}
+
 /// Another log with the same names and seqs.
 fn appended_elsewhere() -> Log {
     let mut log = Log { storage: MemoryStorage::new().with_seed(77), ..Log::new("elsewhere") };

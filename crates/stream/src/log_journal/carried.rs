@@ -89,11 +89,11 @@ impl LogJournal {
         self.carried.lock().named(name)
     }
 
-    /// The stream's files durably hold all live entries. A record that makes the carried ones void
-    /// is about to be put.
-    pub(crate) fn carried_is_settled(&self, stream: StreamId) {
+    /// The stream's files durably hold all live entries. If `is_settled`, a record that makes the
+    /// carried ones void is about to be put; if not, it was refused.
+    pub(crate) fn carried_is_settled(&self, stream: StreamId, is_settled: bool) {
         if let Some(carried) = self.carried.lock().streams.get_mut(&stream) {
-            carried.is_settled = true;
+            carried.is_settled = is_settled;
         }
     }
 
@@ -294,5 +294,54 @@ impl Carried {
     pub(super) fn oldest(&self) -> Option<Lsn> {
         let parts = self.needed.parts.iter().map(|part| part.lsn);
         parts.chain(self.needed.start.map(|_| self.needed.start_lsn)).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use stratawal_frame::WalId;
+    use stratawal_journal::{JournalOptions, Part};
+    use stratawal_storage::{MemoryStorage, Storage};
+
+    use super::*;
+    use crate::write::buffer_pool::BufferPool;
+    use crate::write::journaled::Journaled;
+
+    const CARRIED: StreamId = StreamId(1);
+
+    /// A log with a record of a stream that was not looked up.
+    fn with_a_carried_record() -> Arc<LogJournal> {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+        let options = JournalOptions::default().bytes(64 << 10);
+        let dir = Path::new("/journal");
+        let before = LogJournal::create(&storage, dir, WalId(0), options).expect("memory");
+        before.journal.append(&data(CARRIED)).expect("there is room");
+        drop(before);
+        Arc::new(LogJournal::open(&storage, dir, WalId(0), options, |_| true).expect("memory"))
+    }
+
+    fn data(stream: StreamId) -> Record {
+        let name = Some("s".into());
+        let body = vec![7; 100].into();
+        Record::Data(vec![Part { stream, name, first: SeqNo(0), count: 1, timestamp: 0, firm: true, body }])
+    }
+
+    #[test]
+    fn records_are_carried_on_if_a_settled_is_refused() {
+        let log = with_a_carried_record();
+        let is_settled = |log: &LogJournal| log.carried.lock().streams[&CARRIED].is_settled;
+        let pool = Arc::new(BufferPool::new());
+        let mut journaled = Journaled::new(Arc::clone(&log), "s".into(), 1, pool);
+        journaled.set_stream(CARRIED);
+        // Entries and control records take all the room that there is.
+        while log.journal.append(&data(StreamId(2))).is_ok() {}
+        while log.journal.append(&Record::Settled { stream: StreamId(2), seq: SeqNo(1) }).is_ok() {}
+        assert!(journaled.make_void(1).expect_err("there is no room").is_full());
+        assert!(!is_settled(&log), "a release leaves the records where they are");
+        log.journal.release(log.journal.end()).expect("memory");
+        journaled.make_void(1).expect("there is room");
+        assert!(is_settled(&log));
     }
 }

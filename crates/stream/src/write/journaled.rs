@@ -42,6 +42,8 @@ pub(crate) struct Journaled {
     /// Whether the stream has a directory, whose name is durable. Before that every part carries
     /// the stream's name, because nothing else has it.
     is_in_directory: bool,
+    /// The journal had no room for the record that the stream has a directory.
+    is_directory_unrecorded: bool,
     /// Entries below this seq are in the journal or in the files.
     end: u64,
     /// A leader is writing entries that are not in the journal.
@@ -116,6 +118,7 @@ impl Journaled {
             name,
             stream: StreamId(0),
             is_in_directory: false,
+            is_directory_unrecorded: false,
             end,
             is_draining_others: false,
             has_void_records: false,
@@ -148,11 +151,19 @@ impl Journaled {
     /// Puts the record that the stream, which has records from before, has a directory. They may
     /// hold the stream from its beginning. So without this record, a stream whose directory is lost
     /// would look like one that had none, although the files may have had more entries.
-    pub(crate) fn record_directory(&self) {
+    pub(crate) fn record_directory(&mut self) {
         if !fail_point!(DirectoryNotRecorded) {
-            // If there is no room, only such damage stays unnoticed. If the journal has failed, the
-            // next call that needs it reports that.
-            let _ = self.log.journal.put(&Record::Firm { stream: self.stream, seq: SeqNo(0) });
+            let record = Record::Firm { stream: self.stream, seq: SeqNo(0) };
+            // The next record of the stream tries again. As long as there is no room, only such
+            // damage stays unnoticed. If the journal has failed, the next call that needs it
+            // reports that.
+            let journal = &self.log.journal;
+            let put = journal.put(&record).or_else(|error| match *error.kind() {
+                // Leaves the last file for the records that free space.
+                ErrorKind::NoRoom { len } => journal.reserve_len(len).and_then(|()| journal.put(&record)),
+                _ => Err(error),
+            });
+            self.is_directory_unrecorded = put.is_err();
         }
     }
 
@@ -338,6 +349,9 @@ impl Journaled {
     ) -> Result<Put> {
         if watermarks.reached(durability) >= next_seq {
             return Ok(Put::Done);
+        }
+        if self.is_directory_unrecorded {
+            self.record_directory();
         }
         let firm = durability == Durability::Synced;
         let has_unsynced = firm && self.file_only_end > watermarks.settled() && !fail_point!(FirmAboveFileOnly);
@@ -584,9 +598,14 @@ impl Journaled {
             return Ok(());
         }
         // From here on no copy of an earlier record may be put, because it would be valid.
-        self.log.carried_is_settled(self.stream);
+        self.log.carried_is_settled(self.stream, true);
         let settled = Record::Settled { stream: self.stream, seq: SeqNo(end) };
-        let position = self.log.journal.append(&settled)?;
+        let position = self.log.journal.append(&settled).inspect_err(|error| {
+            if !self.is_failure(error) {
+                // The record was refused, so the others are carried on.
+                self.log.carried_is_settled(self.stream, false);
+            }
+        })?;
         if !fail_point!(SettledNotSynced) {
             self.log.journal.sync_to(position)?;
         }
