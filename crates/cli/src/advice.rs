@@ -22,6 +22,11 @@ pub(crate) fn about(damage: &Error) -> Option<String> {
         (DamageKind::History, _) => "restore all files of the stream from one of the copies; until then \
              `cat --skip-damage` prints the entries, although it is not certain which of them belong together"
             .to_owned(),
+        (DamageKind::Journal, _) => {
+            "`cat` prints the entries in the segment files, and `cat --skip-damage` also those that \
+             the journal still has; restore the log from a copy"
+                .to_owned()
+        }
         (DamageKind::Seal, _) => format!(
             "no entry is lost, and `append` works; `truncate --before` an entry of a later file drops the damage {AND_ALL}"
         ),

@@ -99,7 +99,10 @@ impl Verify {
         match damage {
             // Its text has the remedy.
             Some(copied) if copied.kind() == ErrorKind::Copied => writeln!(out, "  {copied}"),
-            Some(damage) => writeln!(out, "  {damage}; open the log read-only, or restore it from a copy"),
+            Some(damage) => writeln!(
+                out,
+                "  {damage}; `cat` prints the entries in the segment files; or restore the log from a copy"
+            ),
             None => Ok(()),
         }
     }

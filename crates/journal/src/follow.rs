@@ -30,6 +30,7 @@ use crate::header::{FileHeader, HEADER_LEN};
 use crate::index::{Index, PartPosition};
 use crate::layout;
 use crate::lsn::Lsn;
+use crate::needed::Needed;
 use crate::record::{Decoded, Located, Part, RECORD_HEADER_LEN, Record, UnverifiedHeader, decode};
 use crate::replay::{Image, read_header};
 
@@ -249,6 +250,14 @@ impl Follower {
         let Decoded::Record(located) = decode(&bytes.into(), found.header.salt, at.lsn) else { return Ok(None) };
         let (Record::Data(parts) | Record::Copy(parts)) = located.record else { return Ok(None) };
         Ok(parts.into_iter().find(|part| at.is_of(part)))
+    }
+
+    /// The records that a damaged journal still has, see [`Image::remaining`].
+    ///
+    /// # Errors
+    /// Damage of a kind that leaves no record certain; I/O.
+    pub fn remains(&self) -> Result<Needed> {
+        Image::read(&*self.storage, &self.dir, self.wal_id).map(|image| image.remaining())
     }
 
     /// Reads what follows the chain. Returns false if the whole journal must be read.

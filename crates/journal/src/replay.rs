@@ -181,6 +181,14 @@ impl Image {
         Needed::of(&self.records, &self.names)
     }
 
+    /// Like [`needed`](Self::needed), but of all valid records, also of those that the chain of a
+    /// damaged journal does not reach. The records that are lost may have made some of them void.
+    #[must_use]
+    pub fn remaining(&self) -> Needed {
+        let all: Vec<Located> = self.records.iter().chain(&self.after).cloned().collect();
+        Needed::of(&all, &self.names)
+    }
+
     /// The records of the chain, in the order of their LSNs.
     #[must_use]
     pub fn records(&self) -> &[Located] {

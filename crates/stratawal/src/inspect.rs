@@ -152,8 +152,8 @@ pub struct JournalCheck {
 }
 
 /// Reads the commit journal of the log at `path`, and checks it. Returns `None` if the log has
-/// none. Changes nothing. If the journal is damaged, [`verify`] checks the segment files only;
-/// otherwise it also reads the entries that only the journal holds.
+/// none. Changes nothing. If the journal is damaged, [`verify`] checks the segment files only, and
+/// reports each stream as damaged; otherwise it also reads the entries that only the journal holds.
 ///
 /// Another process may write to the log at the same time. Its files are then renamed and reused
 /// while they are read, so this reads again before it reports damage.
@@ -227,10 +227,10 @@ pub fn verify_journal(path: impl AsRef<Path>) -> Result<Option<JournalCheck>> {
 ///
 /// # A damaged journal
 ///
-/// This reads the files of the stream, and the [journal](crate::Options::journal) only if it is
-/// intact. Of a stream with files, entries that were in a damaged journal alone are neither yielded
-/// nor reported as lost. A stream without files, such as a new one, fails with
-/// [`Damaged`](crate::ErrorKind::Damaged). [`verify_journal`] reports the damage.
+/// If the [journal](crate::Options::journal) of the log is damaged, the entries that it still has
+/// of the stream follow those of its files. They are [`Salvaged::Uncertain`], because the record of
+/// a truncation may be lost. A [`Salvaged::Lost`] of unknown length ends the salvage, also if the
+/// stream had no entries in the journal. [`verify_journal`] reports the damage.
 ///
 /// # Memory
 ///
@@ -368,7 +368,9 @@ fn salvage_from(storage: &dyn Storage, path: &Path, stream: &str) -> Result<Salv
 
 /// Opens the part of a stream before its first damage, for reading, and also returns that damage. A
 /// stream without damage is opened as a whole. Changes nothing. This is for people who look at a
-/// log, because [`Wal::stream`](crate::Wal::stream) refuses a damaged stream.
+/// log, because [`Wal::stream`](crate::Wal::stream) refuses a damaged stream. If the log's
+/// [journal](crate::Options::journal) is damaged, the readable part of each stream is that in its
+/// segment files.
 ///
 /// Opening does not find damage to single entries of the readable part: reading one of those fails
 /// with an error.

@@ -202,7 +202,7 @@ pub(crate) fn journal_error(root: &Root, error: &JournalError) -> Error {
 fn damaged(root: &Root, context: &LogContext, error: &JournalError) -> Error {
     let text = format!(
         "{}: {error}; entries that only the journal held may be lost{}; nothing is changed, and the log cannot be opened for \
-         writing; open_read_only reads the entries in the segment files; restore the log from a copy",
+         writing; inspect::readable reads the entries in the segment files; restore the log from a copy",
         root.shown(JOURNAL),
         streams_at_risk(root, context)
     );

@@ -340,11 +340,13 @@ impl Options {
     ///
     /// # A damaged journal
     /// A log can be opened for reading even if its [journal](Self::journal) is damaged, or was
-    /// copied before the log was closed. If it is damaged, streams that have segment files are read
-    /// from these alone, which may lack newer entries that only the journal had. A stream without
-    /// files fails as damaged when it is looked up, and [`Wal::streams`] does not list it.
-    /// [`inspect::verify_journal`](crate::inspect::verify_journal) and `stratawal verify` report the
-    /// damage.
+    /// copied before the log was closed. If it is damaged, it may have held entries of any stream.
+    /// So each look-up of a stream fails with [`Damaged`](crate::ErrorKind::Damaged), and so does
+    /// [`Stream::reopen`](crate::Stream::reopen). [`Wal::streams`] works, but does not list a stream
+    /// without segment files. [`inspect::readable`](crate::inspect::readable) reads the entries in
+    /// the segment files, and [`inspect::salvage`](crate::inspect::salvage) also those that the
+    /// journal still has. [`inspect::verify_journal`](crate::inspect::verify_journal) and
+    /// `stratawal verify` report the damage.
     ///
     /// # Errors
     /// - [`Missing`](crate::ErrorKind::Missing): the log does not exist.

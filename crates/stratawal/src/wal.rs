@@ -188,7 +188,8 @@ impl Wal {
     /// - [`InvalidName`](ErrorKind::InvalidName): `name` is empty, or longer than 240 bytes when
     ///   escaped. An ASCII lower-case letter, a digit, `-`, `_`, and `.` within the name take 1
     ///   byte; any other byte takes 3.
-    /// - [`Damaged`](ErrorKind::Damaged): this stream cannot be used, but the others can.
+    /// - [`Damaged`](ErrorKind::Damaged): this stream cannot be used, but the others can, unless
+    ///   the journal of a log that was opened for reading is damaged.
     /// - [`Closed`](ErrorKind::Closed); any operating-system error.
     pub fn stream(&self, name: &str) -> Result<Stream> {
         self.look_up(name, None)

@@ -349,7 +349,7 @@ fn damaged_journal_refuses_writing_and_names_streams() {
         let error = options.open_on(Arc::new(damaged.clone()), Path::new(LOG), false).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Damaged);
         let text = error.to_string();
-        for part in ["/log/journal", &place, "\"a\"", "\"b\"", "open_read_only"] {
+        for part in ["/log/journal", &place, "\"a\"", "\"b\"", "inspect::readable"] {
             assert!(text.contains(part), "{part} is missing: {text}");
         }
     }

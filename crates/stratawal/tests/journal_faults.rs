@@ -461,31 +461,6 @@ fn missing_directory_of_a_stream_with_records_is_damage() {
     assert_eq!(kind, Err(ErrorKind::Damaged));
 }
 
-/// A reader serves the entries in the files, and does not take a stream for missing that the
-/// journal may have held.
-#[test]
-fn reader_of_a_damaged_journal_reports_streams_without_files() {
-    let sim = SimStorage::new(1);
-    let wal = open(&HookedStorage::new(sim.clone()), &journaled());
-    wal.stream("old").unwrap().append("filed").unwrap();
-    wal.close().unwrap();
-    let wal = open(&HookedStorage::new(sim.clone()), &journaled());
-    wal.stream("new").unwrap().append("in the journal").unwrap();
-    // This record attests the one before it.
-    wal.stream("other").unwrap().append("later").unwrap();
-    let sim = crashed(&sim, Crash::Lost);
-    let is_journal = |(path, _): &(String, u64)| path.starts_with("/log/journal/");
-    let (path, _) = sim.disk().files().into_iter().rfind(is_journal).unwrap();
-    let bytes = sim.disk().bytes(Path::new(&path)).unwrap();
-    let at = bytes.windows(14).position(|text| text == b"in the journal").unwrap();
-    let file = sim.open(Path::new(&path), Access::ReadWrite).unwrap();
-    file.write_all_at(b"I", at as u64).unwrap();
-    let reader = journaled().open_on(Arc::new(sim), Path::new(LOG), true).unwrap();
-    assert_eq!(entries(&reader.stream("old").unwrap()), ["filed"]);
-    let error = reader.stream("new").unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
-}
-
 /// The journal has entries of a stream, and the files have no room for them.
 #[test]
 fn look_up_on_a_full_disk_loses_nothing() {

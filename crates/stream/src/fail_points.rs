@@ -156,6 +156,8 @@ stratawal_sync::fail_points! {
         /// A reader in another process does not look at the journal again after it has read the
         /// files.
         NotLookedAgain,
+        /// A reader shows the files of a stream although the journal is damaged.
+        JournalDamageIgnored,
         /// A reader takes the entries that the files have where the journal had others for the same
         /// ones.
         SubstituteNotCompared,

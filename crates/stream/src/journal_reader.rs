@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stratawal_frame::{SeqNo, StreamId, WalId};
-use stratawal_journal::{Error as JournalError, Follower, IndexedStream, Lsn, Part, PartPosition};
+use stratawal_journal::{Error as JournalError, Follower, IndexedStream, Lsn, NeededStream, Part, PartPosition};
 use stratawal_storage::Storage;
 use stratawal_sync::{Mutex, fail_point};
 
@@ -152,8 +152,7 @@ impl JournalReader {
         Self { state, has_journal: Box::new(has_journal) }
     }
 
-    /// Looks at the journal. A damaged journal counts as none for streams with files: the entries
-    /// in the files are proven.
+    /// Looks at the journal. Damage is an error of [`join`](Self::join).
     pub(crate) fn look(&self, location: &Location) -> Result<Sighting> {
         self.look_locked(&mut self.state.lock()).map_err(|error| Error::journal(location, error))
     }
@@ -226,6 +225,20 @@ impl JournalReader {
         Ok(names)
     }
 
+    /// The records that a damaged journal still has of the stream at `location`, whose files have
+    /// this id. The records that are lost may have made some of them void.
+    pub(crate) fn remains(&self, location: &Location, id: Option<StreamId>) -> Result<Option<NeededStream>> {
+        let remains = match self.state.lock().follower.remains() {
+            Err(error) if error.is_damage() => return Ok(None),
+            remains => remains.map_err(|error| Error::journal(location, error))?,
+        };
+        let is_of = |of: StreamId, stream: &NeededStream| match id {
+            Some(id) => id == of,
+            None => stream.name.as_deref() == Some(location.name().as_bytes()),
+        };
+        Ok(remains.streams.into_iter().find(|(of, stream)| is_of(*of, stream)).map(|(_, stream)| stream))
+    }
+
     /// Whether the journal states that the stream with this id was deleted, as of the last look.
     #[must_use]
     pub fn is_dropped(&self, id: StreamId) -> bool {
@@ -251,8 +264,8 @@ impl JournalReader {
             ..JournalTail::default()
         };
         let Some((id, stream)) = state.find(look) else {
-            // The damaged journal may have held the stream.
-            if let Some(damage) = state.damage.clone().filter(|_| tail.is_alone) {
+            // The damaged journal may have held entries of the stream.
+            if let Some(damage) = state.damage.clone().filter(|_| !fail_point!(JournalDamageIgnored)) {
                 return Err(failed(damage));
             }
             tail.complete = now;

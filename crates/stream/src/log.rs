@@ -91,7 +91,8 @@ impl StreamLog {
     }
 
     /// Opens the stream for reading only the entries before its first damage, and also returns that
-    /// damage, or `None` if the stream is sound. Needs a read-only [`LogContext`]; with any other
+    /// damage, or `None` if the stream is sound. If the commit journal is damaged, those are the
+    /// entries in the stream's files. Needs a read-only [`LogContext`]; with any other
     /// context, damage is an error.
     ///
     /// # Errors

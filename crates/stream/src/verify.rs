@@ -8,6 +8,7 @@ use stratawal_segment::{Access, SegmentFile, SegmentId};
 
 use crate::context::LogContext;
 use crate::error::{DamageKind, Error, ErrorKind, Result};
+use crate::inner::Inner;
 use crate::layout::is_segment;
 use crate::location::Location;
 use crate::log::StreamLog;
@@ -51,8 +52,8 @@ fn try_verify(context: &Arc<LogContext>, location: &Location, options: &StreamOp
         torn: None,
         damage: Vec::new(),
     };
-    let log = match StreamLog::open(Arc::clone(context), location.clone(), options.clone()) {
-        Ok(log) => log,
+    let (log, of_journal) = match open(context, location, options) {
+        Ok(opened) => opened,
         Err(error) if error.is_damage() => {
             check.state = CheckState::Damaged;
             check.damage.push(error);
@@ -60,7 +61,7 @@ fn try_verify(context: &Arc<LogContext>, location: &Location, options: &StreamOp
         }
         Err(error) => return Err(error),
     };
-    if !log.exists() {
+    if !log.exists() && of_journal.is_none() {
         return Ok(None);
     }
     let report = log.report();
@@ -70,6 +71,7 @@ fn try_verify(context: &Arc<LogContext>, location: &Location, options: &StreamOp
         // A writer has dropped all entries that this verification was to read.
         return Err(Error::new(ErrorKind::Truncated { first_seq: verifier.first_seq }, location));
     }
+    check.damage.extend(of_journal);
     check.first_seq = Some(verifier.first_seq);
     check.next_seq = Some(report.next_seq);
     check.torn.clone_from(&report.torn);
@@ -79,6 +81,19 @@ fn try_verify(context: &Arc<LogContext>, location: &Location, options: &StreamOp
         _ => CheckState::Damaged,
     };
     Ok(Some(check))
+}
+
+/// Opens the stream. If the commit journal is damaged, opens the files alone, and also returns that
+/// damage.
+fn open(context: &Arc<LogContext>, location: &Location, options: &StreamOptions) -> Result<(StreamLog, Option<Error>)> {
+    match Inner::open(Arc::clone(context), location.clone(), options.clone()) {
+        Ok(inner) => Ok((StreamLog { inner }, None)),
+        Err(damage) if damage.damage() == Some(DamageKind::Journal) => {
+            let inner = Inner::open_files(Arc::clone(context), location.clone(), options.clone())?;
+            Ok((StreamLog { inner }, Some(damage)))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The number of segment files in the stream's directory.

@@ -538,6 +538,32 @@ pub(crate) fn reader_beside_a_cut_sees_a_state(mapped: bool) -> Result<(), Strin
     has_entries(&beside(hooked), 4)
 }
 
+/// The journal has lost an entry of a stream that also has files. A reader does not show the files
+/// alone.
+pub(crate) fn damage_of_the_journal_is_no_silence(mapped: bool) -> Result<(), String> {
+    let sim = SimStorage::new(1);
+    let wal = open(sim.clone(), mapped);
+    let stream = wal.stream("s").unwrap();
+    append_large(&stream);
+    append(&stream, 2, Durability::Synced);
+    // This record attests those before it.
+    append(&wal.stream("other").unwrap(), 1, Durability::Synced);
+    let sim = after(&sim, Crash::Lost);
+    let is_journal = |(path, _): &(String, u64)| path.starts_with("/log/journal/");
+    let (path, _) = sim.disk().files().into_iter().rfind(is_journal).expect("the log has a journal");
+    let path = PathBuf::from(path);
+    let bytes = sim.disk().bytes(&path).expect("it is there");
+    let at = bytes.windows(8).position(|found| found == b"entry 4 ").expect("the journal has the entry");
+    let file = sim.open(&path, Access::ReadWrite).expect("it is there");
+    file.write_all_at(b"E", at as u64).expect("no fault");
+    let wal = Options::new().open_on(Arc::new(sim), Path::new("/log"), true).expect("the log opens");
+    match wal.stream("s") {
+        Err(error) if error.kind() == ErrorKind::Damaged => Ok(()),
+        Err(error) => Err(format!("an error of another kind: {error}")),
+        Ok(stream) => Err(format!("opens with {} entries", stream.next_seq())),
+    }
+}
+
 /// A reader holds a look at entries that only the journal had. The writer replaces them, and uses
 /// the journal again.
 pub(crate) fn held_entries_are_never_replaced(mapped: bool) -> Result<(), String> {
@@ -620,4 +646,5 @@ lives! {
     entries_from_the_start_on_are_kept: entries_survive_a_restart_at_start,
     half_removed_stream_is_not_found: half_removed_stream_stays_deleted,
     deletion_in_place_is_atomic: deletion_without_a_rename_is_atomic,
+    damaged_journal_is_no_silence: damage_of_the_journal_is_no_silence,
 }

@@ -156,6 +156,7 @@ is_found_in_a_life! {
     reader_that_does_not_look_again_is_found: NotLookedAgain in reader_beside_a_cut_sees_a_state,
     reader_that_shows_other_entries_is_found: SubstituteNotCompared in held_entries_are_never_replaced,
     records_void_before_they_are_joined_are_found: VoidBeforeJoined in entries_survive_a_restart_at_start,
+    silence_about_a_damaged_journal_is_found: JournalDamageIgnored in damage_of_the_journal_is_no_silence,
 }
 
 #[test]

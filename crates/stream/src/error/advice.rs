@@ -27,6 +27,10 @@ impl Error {
                 "restore all files of the stream from one of the copies; until then the entries can be read, although it is not \
                  certain which of them belong together"
             }
+            DamageKind::Journal => {
+                "the entries in the segment files can be read with `inspect::readable`, and those that the journal still has \
+                 with `inspect::salvage`; restore the log from a copy"
+            }
             DamageKind::Seal => {
                 "no entry is lost; truncating before the next segment drops the damage and every entry before it; read those \
                  first with `inspect::salvage`"

@@ -149,6 +149,8 @@ pub enum DamageKind {
     /// Two segments do not belong to one history: files of two copies of the log are mixed, or an
     /// old file was put back.
     History,
+    /// The commit journal of the log is damaged, and may have held entries of the stream.
+    Journal,
 }
 
 impl DamageKind {
@@ -170,6 +172,7 @@ impl DamageKind {
             Self::Directory => "directory",
             Self::Seal => "seal",
             Self::History => "history",
+            Self::Journal => "journal",
         }
     }
 }

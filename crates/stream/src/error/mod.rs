@@ -268,6 +268,7 @@ impl Error {
 
     /// An error of the commit journal, in a call on this stream.
     pub(crate) fn journal(location: &Location, error: journal::Error) -> Self {
+        let damage = error.is_damage().then_some(DamageKind::Journal);
         let kind = match error.kind() {
             journal::ErrorKind::Forked => ErrorKind::Forked,
             journal::ErrorKind::Closed => ErrorKind::Closed,
@@ -276,7 +277,8 @@ impl Error {
             _ if error.is_full() => ErrorKind::Full,
             _ => ErrorKind::Io,
         };
-        Self::build(kind, location.name(), Cause::Journal(error))
+        let stream = Some(location.name().to_owned());
+        Details { damage, stream, ..Details::new(kind, Cause::Journal(error)) }.into_error()
     }
 
     /// Damage of the kind `kind`.

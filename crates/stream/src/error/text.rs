@@ -145,6 +145,7 @@ impl DamageKind {
                 "damaged: the segments do not belong together: files of two copies of the log are mixed, or an old file was put \
                  back"
             }
+            Self::Journal => "damaged: the log's journal may have held newer entries of the stream, which are lost",
         }
     }
 }

@@ -335,7 +335,7 @@ mod tests {
         let pool = Arc::new(BufferPool::new());
         let mut journaled = Journaled::new(Arc::clone(&log), "s".into(), 1, pool);
         journaled.set_stream(CARRIED);
-        // Entries and control records take all the room that there is.
+        // Entries and control records take all the room.
         while log.journal.append(&data(StreamId(2))).is_ok() {}
         while log.journal.append(&Record::Settled { stream: StreamId(2), seq: SeqNo(1) }).is_ok() {}
         assert!(journaled.make_void(1).expect_err("there is no room").is_full());

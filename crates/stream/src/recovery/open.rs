@@ -9,13 +9,13 @@ use stratawal_sync::{Mutex, Published};
 use super::files::StreamFiles;
 use super::install::install;
 use super::journal_tail::{Joined, join};
-use super::read::read;
+use super::read::{read, read_files};
 use super::recover::{recover, recover_above};
 use super::recovered::Recovered;
 use super::salvage::read_before_damage;
 use crate::context::LogContext;
 use crate::deletion::finish_deletion;
-use crate::error::{Call, Error, ErrorKind, Result};
+use crate::error::{Call, DamageKind, Error, ErrorKind, Result};
 use crate::events;
 use crate::inner::Inner;
 use crate::journal_user::JournalUser;
@@ -102,15 +102,32 @@ impl Inner {
         location: Location,
         options: StreamOptions,
     ) -> Result<(Arc<Self>, Option<Error>)> {
-        match Self::open(Arc::clone(&context), location.clone(), options.clone()) {
-            Ok(inner) => Ok((inner, None)),
-            Err(damage) if damage.is_damage() && context.is_read_only() => {
-                let recovered = read_before_damage(&StreamFiles::new(&context, &location, &options))?;
-                let inner = build(context, location, options, Some(recovered), Removals::default(), None)?;
-                Ok((inner, Some(damage)))
+        let mut damage = match Self::open(Arc::clone(&context), location.clone(), options.clone()) {
+            Ok(inner) => return Ok((inner, None)),
+            Err(damage) if damage.is_damage() && context.is_read_only() => damage,
+            Err(error) => return Err(error),
+        };
+        if damage.damage() == Some(DamageKind::Journal) {
+            match Self::open_files(Arc::clone(&context), location.clone(), options.clone()) {
+                Ok(inner) => return Ok((inner, Some(damage))),
+                // The files come before the journal.
+                Err(of_files) if of_files.is_damage() => damage = of_files,
+                Err(error) => return Err(error),
             }
-            Err(error) => Err(error),
         }
+        let recovered = read_before_damage(&StreamFiles::new(&context, &location, &options))?;
+        let inner = build(context, location, options, Some(recovered), Removals::default(), None)?;
+        Ok((inner, Some(damage)))
+    }
+
+    /// Opens the stream for reading, without the entries that only the commit journal has.
+    pub(crate) fn open_files(
+        context: Arc<LogContext>,
+        location: Location,
+        options: StreamOptions,
+    ) -> Result<Arc<Self>> {
+        let recovered = read_files(&StreamFiles::new(&context, &location, &options))?;
+        build(context, location, options, recovered, Removals::default(), None)
     }
 }
 

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use stratawal_frame::{SeqNo, StreamId};
-use stratawal_journal::PartPosition;
+use stratawal_journal::{Part, PartPosition};
 
 use super::plan::{Plan, make_plan};
 use super::{Lost, Salvage, Salvaged, Step};
-use crate::error::Result;
+use crate::error::{DamageKind, Error, Result};
 use crate::journal_reader::{Attempt, InFiles, Joined, JournalReader, JournalTail, Sighting, StreamLook};
 use crate::read::journal_entries::Entries;
 use crate::recovery::files::StreamFiles;
@@ -23,6 +23,8 @@ pub(super) struct JournalRest {
     parts: Option<VecDeque<PartPosition>>,
     /// The entries of the part that is being read.
     entries: Option<Entries>,
+    /// What a damaged journal still has, and the damage.
+    remains: Option<(VecDeque<Part>, Error)>,
 }
 
 /// Plans how to read the files of a stream, after a look at the journal. A stream without files has
@@ -33,6 +35,7 @@ pub(super) fn plan(files: &StreamFiles<'_>, rest: &mut JournalRest, known: Optio
     rest.before = journal.map_or(Ok(Sighting::default()), |journal| journal.look(files.location))?;
     rest.parts = None;
     rest.entries = None;
+    rest.remains = None;
     if let Some(plan) = make_plan(files, known)? {
         return Ok(Some(plan));
     }
@@ -51,11 +54,20 @@ impl Salvage {
     /// Takes the next entry that only the journal has.
     pub(super) fn read_journal(&mut self) -> Result<Step> {
         let Some(journal) = self.context.reader_of_journal().map(Arc::clone) else { return Ok(Step::End) };
+        if let Some((parts, damage)) = self.rest.remains.take() {
+            return self.read_remains(parts, damage);
+        }
         if self.rest.parts.is_none() {
             match self.join(&journal) {
                 Ok(Joined::Again) => return Ok(Step::FilesChanged),
                 Ok(Joined::Gone) => return Ok(Step::End),
                 Ok(Joined::Tail(tail)) => self.begin(tail),
+                Err(damage) if damage.damage() == Some(DamageKind::Journal) => {
+                    let remains = journal.remains(&self.location, self.stream_id)?.unwrap_or_default();
+                    self.next = self.next.max(remains.start.unwrap_or_default());
+                    let parts = remains.parts.into_iter().map(|located| located.part).collect();
+                    return self.read_remains(parts, damage);
+                }
                 Err(error) if error.is_damage() => {
                     self.rest.parts = Some(VecDeque::new());
                     let first_seq = self.next.0;
@@ -78,6 +90,36 @@ impl Salvage {
             let Some(part) = journal.read_part(&self.location, &at)? else { return Ok(Step::FilesChanged) };
             self.rest.entries = Entries::of(&part);
         }
+    }
+
+    /// Takes the next entry of those that a damaged journal still has, or the next hole between
+    /// them. A record of a truncation may be lost, so none of them is certain.
+    fn read_remains(&mut self, mut parts: VecDeque<Part>, damage: Error) -> Result<Step> {
+        let first = self.next;
+        loop {
+            if let Some(entry) = self.rest.entries.as_ref().and_then(|entries| entries.get(first.0)) {
+                self.next = first + 1;
+                self.rest.remains = Some((parts, damage));
+                return Ok(Step::Yield(Salvaged::Uncertain(entry)));
+            }
+            self.rest.entries = None;
+            let Some(part) = parts.pop_front() else { break };
+            if part.end() <= first {
+                continue;
+            }
+            if part.first <= first {
+                self.rest.entries = Entries::of(&part);
+                continue;
+            }
+            let end = part.first;
+            self.next = end;
+            parts.push_front(part);
+            let error = damage.clone();
+            self.rest.remains = Some((parts, damage));
+            return Ok(Step::Yield(Salvaged::Lost(Lost { first_seq: first.0, next_seq: Some(end.0), error })));
+        }
+        self.rest.parts = Some(VecDeque::new());
+        Ok(Step::Yield(Salvaged::Lost(Lost { first_seq: first.0, next_seq: None, error: damage })))
     }
 
     fn join(&mut self, journal: &JournalReader) -> Result<Joined> {

@@ -55,7 +55,8 @@ pub enum Salvaged {
     /// An entry of the stream, byte for byte as it was appended.
     Entry(Entry),
     /// An entry, byte for byte as it was appended. A truncation may have dropped it from the end of
-    /// the stream; the segment file that would show whether it did is missing. If the end of the
+    /// the stream; the segment file that would show whether it did is missing, or a record of a
+    /// damaged journal. If the end of the
     /// stream was never truncated, this is an entry of the stream.
     Uncertain(Entry),
     /// Entries that cannot be read.
