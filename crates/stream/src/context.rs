@@ -272,6 +272,11 @@ impl LogContext {
         &*self.plain
     }
 
+    /// The storage that [`system`](Self::system) returns, shared.
+    pub(crate) const fn plain(&self) -> &Arc<dyn Storage> {
+        &self.plain
+    }
+
     /// Whether streams are only read.
     #[must_use]
     pub const fn is_read_only(&self) -> bool {

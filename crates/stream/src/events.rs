@@ -88,6 +88,15 @@ pub(crate) fn journal_opened(outcome: &stratawal_journal::Result<LogJournal>) {
     }
 }
 
+/// Records that a callback or a waker of a ticket panicked. The panic harms nothing else.
+#[cfg(feature = "tracing")]
+pub(crate) fn callback_panicked(stream: &str) {
+    tracing::error!(target: "stratawal", stream, "the callback of a ticket panicked");
+}
+
+#[cfg(not(feature = "tracing"))]
+pub(crate) const fn callback_panicked(_: &str) {}
+
 #[cfg(not(feature = "tracing"))]
 pub(crate) const fn opened(_: &Location, _: &Result<Option<Recovered>>) {}
 

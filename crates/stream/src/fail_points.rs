@@ -6,6 +6,10 @@ stratawal_sync::fail_points! {
     enum FailPoint {
         /// A synced append rests on entries that are only in the files, and not synced there.
         FirmAboveFileOnly,
+        /// A ticket that is polled while it completes does not look again under the lock.
+        PollUnchecked,
+        /// A submit lists its stream for the next round after it has released the stream's lock.
+        ListedLate,
         /// A conditional append compares the seq before it takes the lock under which its entries
         /// are accepted.
         ExpectedEarly,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use stratawal_sync::{Mutex, Published};
+use stratawal_sync::{Mutex, OnceLock, Published};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::notify::LastLook;
@@ -11,6 +11,7 @@ use crate::recovery::ReaderState;
 use crate::removal::Removals;
 use crate::report::OpenReport;
 use crate::shared::Shared;
+use crate::tickets::TicketQueue;
 use crate::write::commit::Group;
 use crate::write::writer::Writer;
 
@@ -28,6 +29,8 @@ pub(crate) struct Inner {
     pub(crate) last_look: Mutex<Option<LastLook>>,
     /// The entries that a stream opened for reading shows from the commit journal.
     pub(crate) journal_entries: JournalEntries,
+    /// Set by the first submit.
+    pub(crate) tickets: OnceLock<Arc<TicketQueue>>,
 }
 
 impl Inner {

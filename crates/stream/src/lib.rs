@@ -41,6 +41,9 @@
 //!   installs the result as the state of the stream. It also refreshes the view of a reader that
 //!   runs alongside a writer, and salvages intact entries around damage.
 //!
+//! `tickets/` has the appends that do not wait. A round of it makes the entries of all streams
+//! durable that were submitted before it.
+//!
 //! `layout.rs` has all names on disk, `removal.rs` removes the files of dropped segments,
 //! `deletion.rs` deletes streams, and `verify.rs` reads a stream to check it.
 //!
@@ -75,6 +78,7 @@ mod removal;
 mod report;
 mod shared;
 mod stats;
+mod tickets;
 mod truncation_log;
 mod unsynced_files;
 mod verify;
@@ -102,6 +106,7 @@ pub use recovery::{Lost, Salvage, Salvaged, salvage};
 pub use report::{CheckState, JournalReport, OpenReport, StreamCheck, TornTail};
 pub use stats::StreamStats;
 pub use stratawal_segment::MapPromise;
+pub use tickets::{LogTickets, Ticket};
 pub use verify::verify;
 pub use write::reserve::RESERVE_LEN;
 

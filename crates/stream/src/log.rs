@@ -17,6 +17,7 @@ use crate::options::{Durability, StreamOptions, Visibility};
 use crate::read::iter::Iter;
 use crate::report::OpenReport;
 use crate::stats::StreamStats;
+use crate::tickets::{LogTickets, NoRoom, Ticket};
 
 /// A handle to one stream.
 ///
@@ -308,6 +309,32 @@ impl StreamLog {
     pub fn append_if(&self, expected_next_seq: u64, batch: &Batch, durability: Durability) -> Result<Range<u64>> {
         let appended = self.inner.append_batch_if(Some(expected_next_seq), batch, durability);
         appended.map_err(|error| error.of_call(Call::Append))
+    }
+
+    /// Appends the entries of `batch` without waiting for this durability. The ticket has their
+    /// seqs, and completes when [`LogTickets::drive`] has made them durable. `tickets` are those of
+    /// the log, the same in each call.
+    ///
+    /// Waits while there is no room for another ticket, and for the write of a batch of more than
+    /// 1 MiB. Apart from that it waits where a [`Durability::Buffered`] append does, except that
+    /// it does not write what is buffered.
+    ///
+    /// # Errors
+    /// Those of [`append_batch`](Self::append_batch), for a failure before the entries were
+    /// accepted. Later ones are the outcome of the ticket.
+    pub fn submit(&self, tickets: &Arc<LogTickets>, batch: &Batch, durability: Durability) -> Result<Ticket> {
+        let submitted = self.inner.submit(tickets, batch, durability, NoRoom::Wait);
+        submitted.map_err(|error| error.of_call(Call::Append))
+    }
+
+    /// Like [`submit`](Self::submit), but refuses where that waits for room.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] if there is no room, and [`ErrorKind::TooLarge`] if the batch has more
+    /// than 1 MiB; nothing was appended. Otherwise the same errors as [`submit`](Self::submit).
+    pub fn try_submit(&self, tickets: &Arc<LogTickets>, batch: &Batch, durability: Durability) -> Result<Ticket> {
+        let submitted = self.inner.submit(tickets, batch, durability, NoRoom::Refuse);
+        submitted.map_err(|error| error.of_call(Call::Append))
     }
 
     /// Hands every accepted entry to the operating system, so that it survives the end of this

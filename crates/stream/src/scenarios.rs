@@ -6,13 +6,16 @@
 //! made to fail. `cargo xtask loom` runs the models. With `stratawal_faults` the scenarios must
 //! find the fail points listed at the end.
 
+use std::future::Future;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{self, Wake, Waker};
 
 use stratawal_storage::MemoryStorage;
 use stratawal_sync::model::{explore, explore_bounded};
 use stratawal_sync::thread::{JoinHandle, spawn, yield_now};
-use stratawal_sync::{AtomicSeq, Mutex, fail_point};
+use stratawal_sync::{AtomicSeq, Condvar, Mutex, fail_point};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::watermarks::Watermarks;
@@ -20,7 +23,9 @@ use crate::write::commit::{CommitLeader, Group};
 use crate::write::dir_sync::DirSyncs;
 use crate::write::failed_epochs::FAILED_EPOCHS_MAX;
 use crate::write::waiter::CommitTarget;
-use crate::{Durability, FollowEvent, Location, LogContext, StreamLog, StreamOptions, Visibility};
+use crate::{
+    Batch, Durability, FollowEvent, Location, LogContext, LogTickets, StreamLog, StreamOptions, Ticket, Visibility,
+};
 
 /// A stream with one entry, so that its first segment exists.
 fn stream() -> StreamLog {
@@ -131,7 +136,7 @@ fn one_of_two_conditional_appends_wins() {
                 let log = log.clone();
                 spawn(move || {
                     let batch = [entry].into_iter().collect();
-                    match log.append_if(1, &batch, Durability::Buffered) {
+                    match log.append_if(1, &batch, Durability::Flushed) {
                         Ok(seqs) => assert_eq!(seqs, 1..2),
                         Err(error) => {
                             assert_eq!(error.kind(), ErrorKind::Conflict { expected_next_seq: 1, next_seq: 2 });
@@ -231,6 +236,80 @@ fn a_read_after_a_close_for_good_is_refused() {
         let refused = log.get(0, Visibility::Accepted).map(drop).map_err(|error| error.kind());
         reader.join().expect("no panic");
         assert_eq!(refused, Err(ErrorKind::Closed));
+    });
+}
+
+/// Whether a waker was woken, for a thread that waits for it.
+struct Woken(Mutex<bool>, Condvar);
+
+impl Woken {
+    fn wait(&self) {
+        let mut woken = self.0.lock();
+        while !*woken {
+            woken = self.1.wait(woken);
+        }
+        *woken = false;
+    }
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        *self.0.lock() = true;
+        self.1.notify_one();
+    }
+}
+
+/// Waits for a ticket as a runtime does: polls it again when its waker was woken.
+fn block_on(mut ticket: Ticket) -> Result<std::ops::Range<u64>> {
+    let woken = Arc::new(Woken(Mutex::new(false), Condvar::new()));
+    let waker = Waker::from(Arc::clone(&woken));
+    loop {
+        match Pin::new(&mut ticket).poll(&mut task::Context::from_waker(&waker)) {
+            task::Poll::Ready(outcome) => return outcome,
+            task::Poll::Pending => woken.wait(),
+        }
+    }
+}
+
+fn batch_of(entry: &str) -> Batch {
+    [entry].into_iter().collect()
+}
+
+#[test]
+fn a_ticket_completes_while_it_is_polled_or_dropped() {
+    explore(|| {
+        let log = stream();
+        let tickets = Arc::new(LogTickets::new());
+        let first = log.submit(&tickets, &batch_of("1"), Durability::Flushed).expect("submits");
+        let second = log.submit(&tickets, &batch_of("2"), Durability::Flushed).expect("submits");
+        let driver = {
+            let tickets = Arc::clone(&tickets);
+            spawn(move || assert!(tickets.drive(), "there is work"))
+        };
+        drop(first);
+        assert_eq!(block_on(second).expect("it is flushed"), 2..3);
+        driver.join().expect("no panic");
+        assert_eq!((tickets.in_flight(), tickets.drive()), (0, false));
+    });
+}
+
+#[test]
+fn every_ticket_completes_during_a_close() {
+    explore(|| {
+        let log = stream();
+        let tickets = Arc::new(LogTickets::new());
+        let submitter = {
+            let (log, tickets) = (log.clone(), Arc::clone(&tickets));
+            spawn(move || match log.submit(&tickets, &batch_of("1"), Durability::Synced) {
+                Ok(ticket) => assert_eq!(block_on(ticket).expect("the close makes it durable"), 1..2),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Closed),
+            })
+        };
+        // As the facade does: no ticket is submitted to a closed stream.
+        log.close().expect("closes");
+        while tickets.drive() {}
+        submitter.join().expect("no panic");
+        assert_eq!(tickets.in_flight(), 0);
     });
 }
 
@@ -666,6 +745,8 @@ mod fail_points_are_found {
         no_hand_over: NoHandOver by a_late_arrival_waits_for_its_own_sync;
         no_wake_on_failure: NoWakeOnFailure by all_appends_get_the_error_of_a_failed_commit;
         no_wake_on_failure_without_a_leader: NoWakeOnFailure by a_failure_without_a_leader_wakes_all_waiters;
+        poll_unchecked: PollUnchecked by a_ticket_completes_while_it_is_polled_or_dropped;
+        listed_late: ListedLate by every_ticket_completes_during_a_close;
         expected_early: ExpectedEarly by one_of_two_conditional_appends_wins;
         watermark_first: WatermarkFirst by entries_below_the_flushed_watermark_can_be_read;
         late_arrival_covered: LateArrivalCovered by a_late_arrival_waits_for_its_own_sync;

@@ -33,6 +33,9 @@ pub enum ErrorKind {
     /// Reopening recovers it. If the cause was a full disk, which the message then names, the next
     /// append, flush or sync also recovers it once space is free.
     Poisoned,
+    /// There is no room for another ticket: too many are in flight, or their entries have too many
+    /// bytes. Nothing was appended. Try again once some of them are complete.
+    Busy,
     /// The log or the stream was closed. A stream can be looked up again.
     Closed,
     /// The log was opened for reading only.
@@ -93,6 +96,7 @@ impl ErrorKind {
             Self::Io => "io",
             Self::Full => "full",
             Self::Poisoned => "poisoned",
+            Self::Busy => "busy",
             Self::Closed => "closed",
             Self::ReadOnly => "read_only",
             Self::InvalidName => "invalid_name",

@@ -188,6 +188,11 @@ impl Error {
         Details { stream: Some(stream.to_owned()), ..Details::new(kind, cause) }.into_error()
     }
 
+    /// An error of the stream with this name.
+    pub(crate) fn named(kind: ErrorKind, stream: &str) -> Self {
+        Self::build(kind, stream, Cause::None)
+    }
+
     pub(crate) fn new(kind: ErrorKind, location: &Location) -> Self {
         Self::build(kind, location.name(), Cause::None)
     }
@@ -371,7 +376,7 @@ impl std::error::Error for Error {
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match error.kind() {
-            ErrorKind::Locked => io::ErrorKind::WouldBlock,
+            ErrorKind::Locked | ErrorKind::Busy => io::ErrorKind::WouldBlock,
             ErrorKind::Missing => io::ErrorKind::NotFound,
             ErrorKind::Damaged => io::ErrorKind::InvalidData,
             ErrorKind::Full => io::ErrorKind::StorageFull,

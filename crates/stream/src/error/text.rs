@@ -106,6 +106,7 @@ const fn sentence(kind: ErrorKind) -> &'static str {
         }
         ErrorKind::Io => "I/O failed",
         ErrorKind::Poisoned => "a write or sync has failed; reopen the stream",
+        ErrorKind::Busy => "too many tickets are in flight; nothing was appended; try again once some are complete",
         ErrorKind::Closed => "the stream was closed",
         ErrorKind::ReadOnly => "the log was opened for reading only",
         ErrorKind::InvalidOption => "invalid option",

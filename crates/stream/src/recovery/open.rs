@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use stratawal_frame::{SeqNo, StreamId};
 use stratawal_journal::NeededStream;
-use stratawal_sync::{Mutex, Published};
+use stratawal_sync::{Mutex, OnceLock, Published};
 
 use super::files::StreamFiles;
 use super::install::install;
@@ -187,18 +187,25 @@ fn build(
         reader_state: Mutex::new(reader_state),
         last_look: Mutex::new(None),
         journal_entries: JournalEntries::default(),
+        tickets: OnceLock::new(),
     });
+    register(&inner, joined.carried);
+    Ok(inner)
+}
+
+/// Has the commit journal know the stream, which takes over the records that the journal has
+/// carried for the id `carried`.
+fn register(inner: &Arc<Inner>, carried: Option<StreamId>) {
     let claim = inner.group.lock().tail.journaled.as_ref().map(|journaled| Arc::clone(journaled.claim()));
     if let (Some(log), Some(claim)) = (inner.shared.context.log_journal(), claim) {
-        let user: Arc<dyn JournalUser> = Arc::clone(&inner) as _;
+        let user: Arc<dyn JournalUser> = Arc::clone(inner) as _;
         log.register(&user, claim, Arc::clone(&inner.shared.watermarks));
-        if let Some(stream) = joined.carried {
+        if let Some(stream) = carried {
             inner.take_over_records(log, stream);
         }
         // If this fails, the START stays in the journal, and the next truncation tries again.
         let _ = inner.free_dropped();
     }
-    Ok(inner)
 }
 
 /// Completes the report of a stream that has taken its entries, which end at `next_seq`, from the

@@ -59,7 +59,7 @@ impl Inner {
     /// Puts the entries into the tail, once `reserved` bytes are reserved for them in the active
     /// segment. Returns the lock and the seqs of the entries.
     #[inline]
-    fn accept(
+    pub(super) fn accept(
         &self,
         entries: &Entries<'_>,
         reserved: u64,
@@ -146,6 +146,21 @@ impl Inner {
         expected: Option<u64>,
         durability: Durability,
     ) -> Result<Range<u64>> {
+        let accepted = |state: &GroupState<Writer>, seqs| (self.group.target(state), seqs);
+        let (target, seqs) = self.write_large_with(entries, reserved, expected, accepted)?;
+        self.group.wait_for(durability, target)?;
+        self.bound_files();
+        Ok(seqs)
+    }
+
+    /// Writes a batch over [`COPIED_LEN_MAX`], and calls `accepted` under the lock with its seqs.
+    pub(super) fn write_large_with<T>(
+        &self,
+        entries: &Entries<'_>,
+        reserved: u64,
+        expected: Option<u64>,
+        accepted: impl Fn(&GroupState<Writer>, Range<u64>) -> T,
+    ) -> Result<T> {
         let mut large = LargeBatch::new(entries, reserved);
         loop {
             drop(self.writable()?);
@@ -154,22 +169,20 @@ impl Inner {
                     self.check(state)?;
                     self.check_expected(&state.tail, expected)?;
                     self.check_seqs(&state.tail, entries)?;
-                    self.write_large(state, writer, &mut large)
+                    let written = self.write_large(state, writer, &mut large)?;
+                    Ok(written.then(|| accepted(state, large.seqs())))
                 },
-                |writer, target| writer.settle_past_bound().map(|()| target),
+                |writer, accepted| writer.settle_past_bound().map(|()| accepted),
             )?;
-            let Some(target) = written else {
-                drop(self.replace_empty()?);
-                continue;
-            };
-            self.group.wait_for(durability, target)?;
-            self.bound_files();
-            return Ok(large.seqs());
+            match written {
+                Some(accepted) => return Ok(accepted),
+                None => drop(self.replace_empty()?),
+            }
         }
     }
 
-    /// Writes the pending entries and then `large`, in a new segment if it needs one. Returns
-    /// `None` if the active segment has to be replaced first.
+    /// Writes the pending entries and then `large`, in a new segment if it needs one. Returns false
+    /// if the active segment has to be replaced first.
     ///
     /// The lock is held while the batch is written, and other appends wait. Copying the batch would
     /// also hold the lock, and this keeps seqs and bytes in one order without more state. The
@@ -180,7 +193,7 @@ impl Inner {
         state: &mut GroupState<Writer>,
         writer: &mut Writer,
         large: &mut LargeBatch<'_>,
-    ) -> Result<Option<CommitTarget>> {
+    ) -> Result<bool> {
         let tail = &mut state.tail;
         writer.drain_all(tail)?;
         let mut room = self.reserve(tail, large.reserved)?;
@@ -189,12 +202,12 @@ impl Inner {
             room = self.reserve(tail, large.reserved)?;
         }
         if room != Room::Available {
-            return Ok(None);
+            return Ok(false);
         }
         let now = tail.clock.time(self.shared.context.system(), tail.last_timestamp);
         large.assign(tail.next_seq, tail.last_timestamp.max(now));
         writer.write_large(tail, large).map_err(Error::poisoned)?;
-        Ok(Some(self.group.target(state)))
+        Ok(true)
     }
 
     /// Whether the next entry gets the seq that the call expects, if it expects one.
@@ -255,7 +268,7 @@ impl Inner {
     }
 
     /// An upper bound on the bytes that these entries take in the file.
-    fn reserved_len(&self, entries: &Entries<'_>) -> Result<u64> {
+    pub(super) fn reserved_len(&self, entries: &Entries<'_>) -> Result<u64> {
         let len = entries.tail_len() as u64;
         let max = self.shared.options.batch_bytes_max;
         if len > max {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use stratawal_frame::{Footer, FooterKind, SeqNo, TRAILER_LEN};
 use stratawal_segment::Preallocation;
-use stratawal_sync::fail_point;
+use stratawal_sync::{fail_point, model};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::inner::Inner;
@@ -254,7 +254,7 @@ impl Drop for Inner {
     /// [`StreamLog::close`](crate::StreamLog::close) returns them. In a forked child it only
     /// releases memory, because the stream belongs to the parent.
     fn drop(&mut self) {
-        if self.check_process().is_err() {
+        if model::is_over() || self.check_process().is_err() {
             return;
         }
         let snapshot = self.shared.snapshot.load();

@@ -199,7 +199,7 @@ impl<L: CommitLeader> Group<L> {
 
     /// The watermark is loaded before the epoch. If the watermark passed `target` in a later epoch,
     /// that epoch is visible too.
-    fn reached(&self, durability: Durability, target: CommitTarget) -> bool {
+    pub(crate) fn reached(&self, durability: Durability, target: CommitTarget) -> bool {
         let reached = self.watermarks.reached(durability) >= target.seq;
         reached && (self.watermarks.epoch() == target.epoch || fail_point!(EpochIgnored))
     }

@@ -65,15 +65,36 @@ impl Inner {
             Put::InJournal(_) | Put::Done => drop(state),
         }
         drop(due);
+        self.maintain_and_drain(pending_len)
+    }
+
+    /// Maintains the journal if that is due, and drains the tail, of `len` bytes, if it is long.
+    fn maintain_and_drain(&self, len: usize) -> Result<()> {
         if let Some(log) = self.shared.context.log_journal() {
             log.maintain_if_due();
         }
-        if pending_len < DRAIN_LEN {
+        if len < DRAIN_LEN {
             return Ok(());
         }
-        let drained = self.drain(pending_len);
+        let drained = self.drain(len);
         self.bound_files();
         drained
+    }
+
+    /// The same after a round of tickets. Does nothing without a journal.
+    pub(super) fn drain_if_long(&self) -> Result<()> {
+        if self.shared.context.log_journal().is_none() {
+            return Ok(());
+        }
+        let len = self.group.lock().tail.pending_len();
+        self.maintain_and_drain(len)
+    }
+
+    /// Gives the stream an id if it is about to have its first record.
+    pub(super) fn give_id(&self, state: &mut GroupState<Writer>) {
+        if state.tail.lacks_id() {
+            state.tail.set_id(new_stream_id(&self.shared.context));
+        }
     }
 
     /// Closes files of active segments if too many are open. The caller holds no lock.
@@ -85,7 +106,7 @@ impl Inner {
 
     /// Puts the missing records into the journal. Makes room if there is none. Adds the followers
     /// that the caller wakes to `due`.
-    fn put<'a>(
+    pub(super) fn put<'a>(
         &'a self,
         mut state: MutexGuard<'a, GroupState<Writer>>,
         target: CommitTarget,
@@ -93,9 +114,7 @@ impl Inner {
         due: &mut DueFollowers,
     ) -> Result<(MutexGuard<'a, GroupState<Writer>>, Put)> {
         let watermarks = &self.shared.watermarks;
-        if state.tail.lacks_id() {
-            state.tail.set_id(new_stream_id(&self.shared.context));
-        }
+        self.give_id(&mut state);
         loop {
             let put = state.tail.put_in_journal(durability, watermarks);
             // An error may come after some frames were put.
@@ -157,7 +176,7 @@ impl Inner {
 
     /// Returns once the record at `position` is durable, and raises the durable watermark to
     /// `target`.
-    fn sync_to(&self, position: Position, target: CommitTarget) -> Result<()> {
+    pub(super) fn sync_to(&self, position: Position, target: CommitTarget) -> Result<()> {
         let Some(log) = self.shared.context.log_journal() else { return Ok(()) };
         log.journal.sync_to(position).map_err(|error| self.journal_error(error).poisoned())?;
         self.shared.context.wake_after_sync();

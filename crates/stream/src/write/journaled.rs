@@ -167,6 +167,11 @@ impl Journaled {
         }
     }
 
+    /// Entries below this seq are in the journal or in the files.
+    pub(crate) const fn end(&self) -> u64 {
+        self.end
+    }
+
     pub(crate) const fn is_in_directory(&self) -> bool {
         self.is_in_directory
     }

@@ -19,6 +19,8 @@
 //! acknowledged  commit.rs    the leader wakes the threads that it satisfied, and the next leader
 //! ```
 //!
+//! submit.rs accepts entries without waiting, and a round of tickets/ waits for them.
+//!
 //! If the log has a commit journal, journal_path.rs acknowledges most appends, and a new stream has
 //! no segment before its entries are drained.
 //!
@@ -50,6 +52,7 @@ pub(crate) mod journaled;
 pub(crate) mod pending;
 pub(crate) mod reserve;
 mod rotate;
+pub(crate) mod submit;
 mod sync;
 pub(crate) mod tail;
 mod truncate;

@@ -172,6 +172,11 @@ impl Tail {
         self.pending.len()
     }
 
+    /// The number of pending bytes that are not in the commit journal, or 0 without one.
+    pub(crate) fn unjournaled_len(&self) -> usize {
+        self.journaled.as_ref().map_or(0, |journaled| self.pending.len_from(journaled.end()))
+    }
+
     /// The bytes that the pending entries take in the file at most.
     pub(crate) const fn pending_reserved(&self) -> u64 {
         self.pending.reserved
