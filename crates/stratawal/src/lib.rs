@@ -35,6 +35,8 @@
 //!   as a sync of the disk. Threads that append at the same time share a sync. A lock of your own
 //!   that is held during an append prevents that: see [Appends from many
 //!   threads](Stream#appends-from-many-threads) for what to do instead.
+//! - [`Stream::submit`] does not block. It returns a [`Ticket`], which can be awaited in an async
+//!   function, without a particular runtime.
 //! - Every clone of a [`Wal`] and every [`Stream`] keeps the log locked, so that no other process
 //!   can open it for writing. [`Wal::close`] releases the lock at once and reports errors. Dropping
 //!   the last handle also releases it, but reports no errors.
@@ -61,8 +63,9 @@
 //! at once. Readers never take the writer's lock. One process writes: a second [`Wal::open`] fails
 //! with [`ErrorKind::Locked`]. Any number of processes may [`Options::open_read_only`].
 //!
-//! A log with a commit journal ([`Options::journal`]) has one thread of its own, unless
-//! [`Options::maintenance_thread`] is off. No other thread outlives the call that starts it.
+//! A log with a commit journal ([`Options::journal`]) has one thread of its own, and the first
+//! [`Stream::submit`] starts two, unless [`Options::maintenance_thread`] is off. No other thread
+//! outlives the call that starts it.
 //!
 //! A process that forks keeps its log. In the child, every call on one of the parent's handles
 //! fails with [`ErrorKind::Forked`], and dropping a handle writes, closes and unlocks nothing. The
@@ -94,6 +97,7 @@ mod options;
 mod root;
 mod slots;
 mod stream;
+mod ticket_threads;
 mod wal;
 
 pub use bytes::Bytes;
@@ -102,7 +106,7 @@ pub use follow::Follow;
 pub use options::Options;
 pub use stratawal_stream::{
     Batch, CacheStats, Durability, Entry, FollowEvent, FollowStopper, Iter, JournalReport, OpenReport, Run, RunEntry,
-    StreamOptions, StreamStats, TornTail, Visibility,
+    StreamOptions, StreamStats, Ticket, TornTail, Visibility,
 };
 pub use stream::Stream;
 pub use wal::{Stats, Wal};

@@ -259,12 +259,15 @@ impl Options {
         self
     }
 
-    /// Whether a log with a journal that is opened for writing has a thread of its own, named
-    /// `stratawal-maintenance`. Default: true.
+    /// Whether a log that is opened for writing may have threads of its own. Default: true. A log
+    /// with a journal has one, named `stratawal-maintenance`. The first
+    /// [`submit`](crate::Stream::submit) starts two more, `stratawal-tickets` and
+    /// `stratawal-callbacks`, with a journal or without. With `false`, a submit fails with
+    /// [`InvalidOption`](crate::ErrorKind::InvalidOption).
     ///
-    /// The thread prepares files, frees space in the journal before appends need it, and syncs
-    /// every [`sync_interval`](Self::sync_interval). It wakes once a second even if nothing is
-    /// appended. It ends when the log is closed, or its last handle is dropped. Without the thread,
+    /// The first thread prepares files, frees space in the journal before appends need it, and
+    /// syncs every [`sync_interval`](Self::sync_interval). It wakes once a second even if nothing
+    /// is appended. It ends when the log is closed, or its last handle is dropped. Without it,
     /// `sync_interval` has no effect, and an append that finds no room in the journal frees some
     /// itself, which may take as long as writing and syncing several streams.
     #[must_use]

@@ -166,6 +166,10 @@ impl SlotUser {
         Ok(())
     }
 
+    pub(crate) const fn wal(&self) -> &Wal {
+        &self.wal
+    }
+
     /// Locks the slot and returns its stream.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Option<StreamLog>> {
         self.slot.as_ref().expect("invariant: only users with a slot lock it").log.lock()

@@ -4,7 +4,7 @@ use std::ops::{Range, RangeBounds};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use stratawal_stream::{Batch, Durability, Entry, Iter, OpenReport, StreamLog, StreamStats, Visibility};
+use stratawal_stream::{Batch, Durability, Entry, Iter, OpenReport, StreamLog, StreamStats, Ticket, Visibility};
 
 use crate::error::Result;
 use crate::follow::Follow;
@@ -68,6 +68,39 @@ use crate::slots::SlotUser;
 /// Until `sync` returns, other threads may see a balance that is not durable yet. If that is not
 /// acceptable, let one thread do all appends: it collects requests from a channel into a [`Batch`],
 /// appends the batch, and then replies.
+///
+/// # Tickets
+///
+/// [`submit`](Self::submit) does not wait for the disk. It gives the entries their seqs and returns
+/// a [`Ticket`], which completes once they have the handle's durability. A thread can thus keep
+/// many appends in flight, and an async service never blocks the threads of its runtime. Tickets
+/// share syncs as threads do: while one sync runs, new tickets gather for the next.
+///
+/// ```
+/// use stratawal::Batch;
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let wal = stratawal::Wal::open(dir.path())?;
+/// let orders = wal.stream("orders")?;
+/// let apple = orders.submit(&Batch::from_iter(["one apple"]))?;
+/// let pears = orders.submit(&Batch::from_iter(["two pears"]))?;
+/// pears.on_done(|outcome| println!("durable: {outcome:?}"));
+/// // Or `apple.await?` in an async function.
+/// assert_eq!(apple.wait()?, 0..1);
+/// # wal.close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// The first submit starts two threads of the log: one writes and syncs, the other calls callbacks.
+/// Closing the log stops them, once every ticket is complete and every callback has returned.
+/// [`Options::maintenance_thread`](crate::Options::maintenance_thread) forbids them, and submits.
+///
+/// Other threads may see the entries of a ticket before it completes, as they see those of an
+/// append that is waiting: [`next_seq`](Self::next_seq) counts them, and [`Visibility::Accepted`]
+/// shows them.
+///
+/// A ticket takes about 100 bytes until it completes, in addition to its entries. At most 131,072
+/// tickets of a log are in flight, and their entries have at most 64 MiB.
 #[derive(Clone, Debug)]
 pub struct Stream {
     // Dropped before the user, which releases the stream's slot with the last handle.
@@ -226,6 +259,55 @@ impl Stream {
     /// [`append_batch`](Self::append_batch).
     pub fn append_if(&self, expected_next_seq: u64, batch: &Batch) -> Result<Range<u64>> {
         self.log.append_if(expected_next_seq, batch, self.durability)
+    }
+
+    /// Appends the entries of `batch` without waiting until they have the handle's durability.
+    /// Returns a [`Ticket`], which has their seqs at once, and the outcome later: see
+    /// [Tickets](Self#tickets).
+    ///
+    /// An empty batch gives a complete ticket. Otherwise everything that
+    /// [`append_batch`](Self::append_batch) states about batches, threads and crashes holds.
+    ///
+    /// # Where this waits
+    /// - While 131,072 tickets of the log are in flight, or the entries of those tickets have
+    ///   64 MiB (their bytes plus 4 for each). It does not wait for that in a callback or a waker
+    ///   of a ticket, but refuses with [`Busy`](crate::ErrorKind::Busy).
+    /// - For the write of a batch of more than 1 MiB, but not for its sync.
+    /// - Where [`try_submit`](Self::try_submit) does.
+    ///
+    /// # Errors
+    /// Those of [`append_batch`](Self::append_batch), for failures before the entries are accepted:
+    /// nothing was appended, except that a batch of more than 1 MiB may or may not exist after
+    /// [`Poisoned`](crate::ErrorKind::Poisoned). Later failures are the outcome of the ticket. Also
+    /// [`InvalidOption`](crate::ErrorKind::InvalidOption) if the log was opened with
+    /// [`maintenance_thread(false)`](crate::Options::maintenance_thread), and
+    /// [`Io`](crate::ErrorKind::Io) if a thread could not be started.
+    pub fn submit(&self, batch: &Batch) -> Result<Ticket> {
+        self.log.submit(self.user.wal().tickets(self.name())?, batch, self.durability)
+    }
+
+    /// Like [`submit`](Self::submit), but refuses where that waits for room. So it may be called by
+    /// the threads of an async runtime. If it refuses, await an earlier ticket and try again, or
+    /// call `submit` in a thread that may block.
+    ///
+    /// # Where this waits
+    /// For no sync that other appends wait for, and for no write of theirs. It waits where
+    /// every append does:
+    /// - for another append that copies its entries, or writes a batch of more than 1 MiB;
+    /// - once for each segment, while its file is created. At that time it also waits for a write
+    ///   or sync of the stream's files that is under way, and syncs finished segments beyond
+    ///   [`StreamOptions::unsynced_bytes_max`](crate::StreamOptions::unsynced_bytes_max). With a
+    ///   [journal](crate::Options::journal), a new stream creates its directory after 64 KiB;
+    /// - for a truncation of the end, and for a recovery;
+    /// - for a system call that writes to the journal, once in 32 KiB, if the journal is not
+    ///   [mapped](crate::Options::journal_mapped).
+    ///
+    /// # Errors
+    /// [`Busy`](crate::ErrorKind::Busy) if there is no room, and
+    /// [`TooLarge`](crate::ErrorKind::TooLarge) if the batch has more than 1 MiB; nothing was
+    /// appended. Otherwise the same errors as [`submit`](Self::submit).
+    pub fn try_submit(&self, batch: &Batch) -> Result<Ticket> {
+        self.log.try_submit(self.user.wal().tickets(self.name())?, batch, self.durability)
     }
 
     /// Writes everything accepted so far to the operating system, through whichever handle it was

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use stratawal_storage::Storage;
 use stratawal_stream::{
-    CacheStats, DeleteError, JournalReport, Location, LogContext, LogJournal, NotifyReader, StreamLog, StreamOptions,
-    delete,
+    CacheStats, DeleteError, JournalReport, Location, LogContext, LogJournal, LogTickets, NotifyReader, StreamLog,
+    StreamOptions, delete,
 };
 use stratawal_sync::Mutex;
 use stratawal_sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +21,7 @@ use crate::options::Options;
 use crate::root::{NOTIFY, RESERVE, Root};
 use crate::slots::{SlotUser, Slots};
 use crate::stream::Stream;
+use crate::ticket_threads::TicketThreads;
 
 /// An open log. Clones are handles on the same log.
 ///
@@ -46,11 +47,23 @@ struct Inner {
     context: Arc<LogContext>,
     /// `None` if the log has no such thread, and once the log is closed.
     maintenance: Mutex<Option<Maintenance>>,
+    tickets: Tickets,
     stream_defaults: StreamOptions,
     closed: AtomicBool,
     closing: Mutex<()>,
     /// Held by the one call that may start threads.
     helpers: Mutex<()>,
+}
+
+/// The tickets of a log, and the threads that complete them.
+struct Tickets {
+    tickets: Arc<LogTickets>,
+    /// Whether the log may start threads.
+    allowed: bool,
+    /// Whether `threads` is set.
+    started: AtomicBool,
+    /// `None` before the first submit, and once the log is closed.
+    threads: Mutex<Option<TicketThreads>>,
 }
 
 /// What becomes of the entries in the journal when a log is closed.
@@ -141,6 +154,7 @@ impl Wal {
                 root: Mutex::new(root),
                 context,
                 maintenance: Mutex::new(maintenance),
+                tickets: Tickets::new(options.maintenance_thread),
                 stream_defaults: options.stream_defaults.clone(),
                 closed: AtomicBool::new(false),
                 closing: Mutex::new(()),
@@ -428,6 +442,10 @@ impl Wal {
     /// Handles and iterators can still read, and hold files and memory until the last of them is
     /// dropped. Closing again does nothing.
     ///
+    /// Every [`Ticket`](crate::Ticket) is complete and every callback has returned when this
+    /// returns, unless it is called in a callback or a waker of a ticket. There it does not wait
+    /// for callbacks, nor for another thread that is closing the log.
+    ///
     /// Use this before the log is copied, moved or backed up: no entry is in the
     /// [journal](crate::Options::journal) alone afterwards, and any copy of the directory is as
     /// good as the original. It takes one or two syncs for each stream that was written.
@@ -462,6 +480,29 @@ impl Wal {
         self.inner.close(How::Fast)
     }
 
+    /// The tickets of the log. Starts the threads that complete them.
+    pub(crate) fn tickets(&self, stream: &str) -> Result<&Arc<LogTickets>> {
+        let inner = &self.inner;
+        inner.check_process()?;
+        let tickets = &inner.tickets;
+        // Acquire; pairs with the Release in `start`.
+        if !tickets.started.load(Ordering::Acquire) {
+            inner.start_ticket_threads(stream)?;
+        }
+        Ok(&tickets.tickets)
+    }
+
+    /// Runs a round of tickets in this thread. From then on a submit needs no threads. For
+    /// simulations. Not part of the stable API.
+    #[cfg(feature = "unstable-storage")]
+    #[doc(hidden)]
+    pub fn drive_tickets(&self) -> bool {
+        self.inner.tickets.started.store(true, Ordering::Release);
+        let tickets = &self.inner.tickets.tickets;
+        let driven = tickets.drive();
+        tickets.run_callbacks() || driven
+    }
+
     pub(crate) fn slots(&self) -> &Slots {
         &self.inner.streams
     }
@@ -475,9 +516,12 @@ impl Wal {
         self.inner.closed.load(Ordering::Acquire)
     }
 
-    /// Returns once the log is closed. A close of it has begun.
+    /// Returns once the log is closed. A close of it has begun. The threads of the tickets do not
+    /// wait, because the close waits for them.
     pub(crate) fn wait_for_close(&self) {
-        drop(self.inner.closing.lock());
+        if !self.inner.tickets.tickets.is_own_thread() {
+            drop(self.inner.closing.lock());
+        }
     }
 
     pub(crate) fn is_forked(&self) -> bool {
@@ -561,8 +605,11 @@ impl Inner {
 
     fn close(&self, how: How) -> Result<()> {
         self.check_process()?;
-        // A second call waits for the first one.
-        let _closing = self.closing.lock();
+        // A second call waits for the first one. That one may wait for the callbacks of tickets, so
+        // a call in such a callback does not wait for it.
+        let own = self.tickets.tickets.is_own_thread();
+        let closing = if own { self.closing.try_lock() } else { Some(self.closing.lock()) };
+        let Some(_closing) = closing else { return Ok(()) };
         // Set before the slots are listed, so a concurrent look-up either sees it or has its stream
         // listed.
         if self.closed.swap(true, Ordering::AcqRel) {
@@ -584,6 +631,10 @@ impl Inner {
             }
             _ => self.close_streams(&streams),
         };
+        // No stream accepts a ticket any more. The threads must not use any file once the lock is
+        // released.
+        let threads = self.tickets.threads.lock().take();
+        drop(threads);
         let mut root = self.root.lock();
         let journal_closed = match how {
             How::Fast => journal::close_fast(&self.context, &root),
@@ -603,7 +654,38 @@ impl Inner {
     }
 }
 
+impl Tickets {
+    fn new(allowed: bool) -> Self {
+        Self {
+            tickets: Arc::new(LogTickets::new()),
+            allowed,
+            started: AtomicBool::new(false),
+            threads: Mutex::new(None),
+        }
+    }
+}
+
 impl Inner {
+    #[cold]
+    fn start_ticket_threads(&self, stream: &str) -> Result<()> {
+        if self.context.is_read_only() {
+            return Err(stream_error(ErrorKind::ReadOnly, stream, "the log was opened for reading only"));
+        }
+        let mut threads = self.tickets.threads.lock();
+        // Under the lock: a close that has begun takes no threads before this returns, or this
+        // finds the log closed.
+        self.check_open(stream)?;
+        if !self.tickets.allowed {
+            let text = "a submit needs a thread of the log, and the log was opened with maintenance_thread(false)";
+            return Err(stream_error(ErrorKind::InvalidOption, stream, text));
+        }
+        if threads.is_none() {
+            *threads = Some(TicketThreads::start(&self.tickets.tickets, self.context.storage())?);
+            self.tickets.started.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
     fn close_streams(&self, streams: &[StreamLog]) -> Result<()> {
         for_each_stream(streams, Some(self.helpers.lock()), StreamLog::exists, |stream| unless_deleted(stream.close()))
     }

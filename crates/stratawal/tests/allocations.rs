@@ -1,8 +1,12 @@
 //! How much memory calls allocate: appends and scans allocate none, and a point read only its
 //! entry.
 
+use std::sync::Arc;
+
 use allocation_counter::measure;
-use stratawal::{Durability, Options, Stream, StreamOptions, Visibility, Wal};
+use stratawal::{Batch, Durability, Options, Stream, StreamOptions, Visibility, Wal};
+use stratawal_storage::UnixStorage;
+use stratawal_testkit::{Gate, HookedStorage, Operation};
 
 const ENTRY: [u8; 128] = [7; 128];
 
@@ -179,4 +183,38 @@ fn too_long_name_is_refused_before_escaping() {
     });
     // The error keeps the name.
     assert!(counted.bytes_max < 3 << 19, "{counted:?}");
+}
+
+#[test]
+fn tickets_in_flight_take_bounded_memory() {
+    const TICKETS: usize = 100_000;
+    for journal in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = HookedStorage::new(UnixStorage::new());
+        let wal = Options::new().journal(journal).sync_interval(None);
+        let wal = wal.open_on(Arc::new(storage.clone()), &dir.path().join("log"), false).unwrap();
+        let stream = wal.stream("s").unwrap();
+        // So long that the stream has a directory.
+        stream.append(vec![7; 100 << 10]).unwrap();
+        let gate = Gate::new();
+        let passed = gate.clone();
+        storage.set(move |operation, _| {
+            if operation == Operation::Sync {
+                passed.pass();
+            }
+            Ok(())
+        });
+        let batch: Batch = [""].into_iter().collect();
+        let mut tickets = Vec::with_capacity(TICKETS);
+        tickets.push(stream.submit(&batch).unwrap());
+        gate.await_one();
+        let in_flight = measure(|| (1..TICKETS).for_each(|_| tickets.push(stream.submit(&batch).unwrap())));
+        // The tail has 4 bytes for each entry, in buffers that grow by doubling.
+        assert!(in_flight.bytes_max < 150 * TICKETS as u64, "journal {journal}: {in_flight:?}");
+        assert!(in_flight.count_total < TICKETS as u64 / 10, "no allocation for each ticket: {in_flight:?}");
+        gate.open();
+        assert_eq!(tickets.pop().unwrap().wait().unwrap(), TICKETS as u64..TICKETS as u64 + 1);
+        drop(tickets);
+        wal.close().unwrap();
+    }
 }

@@ -1,5 +1,5 @@
-//! Conditional appends: what they compare, which of several wins, and how an append whose outcome
-//! is unknown is repeated.
+//! Conditional appends: the comparison, several writers, and repeating an append of unknown
+//! outcome.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -202,3 +202,21 @@ fn failure_restart_and_release_of_the_journal_are_events() {
         assert!(released.iter().all(|(level, _)| *level == Level::DEBUG) && !released.is_empty(), "{released:?}");
     });
 }
+
+#[test]
+fn panic_in_a_callback_is_an_event() {
+    let dir = tempfile::tempdir().unwrap();
+    let seen = Seen::default();
+    tracing::subscriber::with_default(Collect(Arc::clone(&seen)), || {
+        let wal = Wal::open(dir.path()).unwrap();
+        // Callbacks are then called in this thread, which has the subscriber.
+        wal.drive_tickets();
+        let stream = wal.stream("s").unwrap();
+        seen.lock().unwrap().clear();
+        stream.submit(&["a"].into_iter().collect()).unwrap().on_done(|_| panic!("as intended"));
+        assert!(wal.drive_tickets());
+        let (level, fields) = seen.lock().unwrap().pop().unwrap();
+        assert_eq!((level, fields.get("stream").map(String::as_str)), (Level::ERROR, Some("\"s\"")));
+        assert_eq!(fields["message"], "the callback of a ticket panicked");
+    });
+}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use stratawal::{Durability, ErrorKind, Options, StreamOptions, Wal};
+use stratawal::{Batch, Durability, ErrorKind, Options, StreamOptions, Wal};
 use stratawal_testkit::SimStorage;
 
 /// Runs `child` in a forked process. Returns whether it ended in time and without a panic.
@@ -62,6 +62,9 @@ fn stream_refuses_everything(stream: &stratawal::Stream) {
     assert!(is_forked(stream.append("child")));
     assert!(is_forked(stream.append_batch(&["child"].into_iter().collect())));
     assert!(is_forked(stream.with_durability(Durability::Buffered).append("child")));
+    assert!(is_forked(stream.append_if(0, &["child"].into_iter().collect())));
+    assert!(is_forked(stream.submit(&["child"].into_iter().collect())));
+    assert!(is_forked(stream.try_submit(&["child"].into_iter().collect())));
     assert!(is_forked(stream.flush()));
     assert!(is_forked(stream.sync()));
     assert!(is_forked(stream.reopen()));
@@ -181,6 +184,40 @@ fn child_opens_the_log_after_the_parents_close() {
         own.close().unwrap();
     }));
     assert_eq!(Wal::open(dir.path()).unwrap().stream("s").unwrap().next_seq(), 3);
+}
+
+#[test]
+fn tickets_of_the_parent_are_refused_in_a_child() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = Wal::open(dir.path()).unwrap();
+    let stream = wal.stream("s").unwrap();
+    let batch: Batch = ["parent"].into_iter().collect();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // The locks of the tickets are held most of the time.
+            while !done.load(Ordering::Relaxed) {
+                drop(stream.submit(&batch).unwrap());
+            }
+        });
+        let all_end = (0..20).all(|_| {
+            let tickets = [(); 4].map(|()| stream.submit(&batch).unwrap());
+            let [awaited, mut timed, called, dropped] = tickets;
+            in_child(|| {
+                assert!(is_forked(awaited.wait()));
+                assert!(is_forked(timed.wait_timeout(Duration::from_secs(1)).expect("no wait")));
+                called.on_done(|_| panic!("there is no thread for it"));
+                drop((timed, dropped));
+                refuses_everything(&wal);
+                stream_refuses_everything(&stream);
+                drop((unleaked(&stream), unleaked(&wal)));
+            })
+        });
+        done.store(true, Ordering::Relaxed);
+        assert!(all_end, "a child hangs, or does what it must not");
+    });
+    stream.submit(&batch).unwrap().wait().unwrap();
+    wal.close().unwrap();
 }
 
 #[test]

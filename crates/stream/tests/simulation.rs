@@ -15,8 +15,8 @@ use stratawal_frame::WalId;
 use stratawal_journal::{Dropped, JournalOptions};
 use stratawal_storage::{Access, Storage};
 use stratawal_stream::{
-    Batch, DeleteError, Durability, Error, ErrorKind, JournalReader, Location, LogContext, LogJournal, StreamLog,
-    StreamOptions, Visibility, is_leftover_dir, remove_leftover_dir, stream_id,
+    Batch, DeleteError, Durability, Error, ErrorKind, JournalReader, Location, LogContext, LogJournal, LogTickets,
+    StreamLog, StreamOptions, Ticket, Visibility, is_leftover_dir, remove_leftover_dir, stream_id,
 };
 use stratawal_testkit::{
     Found, Level, LogUnderTest, Outcome, Refusal, Shape, SimStorage, Volume, crash_everywhere, fault_everywhere,
@@ -44,6 +44,8 @@ struct Open {
     context: Arc<LogContext>,
     options: StreamOptions,
     streams: RefCell<BTreeMap<String, StreamLog>>,
+    tickets: Arc<LogTickets>,
+    submitted: RefCell<Vec<Ticket>>,
 }
 
 /// The directory of the journal.
@@ -68,7 +70,9 @@ impl Open {
         if let Some(journal) = journal {
             context = context.journal(Arc::new(journal));
         }
-        Self { context: Arc::new(context), options, streams: RefCell::default() }
+        let context = Arc::new(context);
+        let tickets = Arc::new(LogTickets::new());
+        Self { context, options, streams: RefCell::default(), tickets, submitted: RefCell::default() }
     }
 
     fn stream(&self, name: &str) -> Result<StreamLog, Refusal> {
@@ -185,6 +189,21 @@ impl LogUnderTest for Streams {
     ) -> Result<Range<u64>, Refusal> {
         let batch = entries.iter().collect();
         log.stream(stream)?.append_if(expected_next_seq, &batch, durability_of(level)).map_err(refusal)
+    }
+
+    fn submit(&self, log: &Open, stream: &str, entries: &[Vec<u8>], level: Level) -> Result<Range<u64>, Refusal> {
+        let batch = entries.iter().collect();
+        let stream = log.stream(stream)?;
+        let ticket = stream.try_submit(&log.tickets, &batch, durability_of(level)).map_err(refusal)?;
+        let seqs = ticket.seqs();
+        log.submitted.borrow_mut().push(ticket);
+        Ok(seqs)
+    }
+
+    fn await_submitted(&self, log: &Open) -> Result<(), Refusal> {
+        while log.tickets.drive() {}
+        let submitted = log.submitted.take();
+        submitted.into_iter().map(|ticket| ticket.wait().map(drop).map_err(refusal)).fold(Ok(()), Result::and)
     }
 
     fn flush(&self, log: &Open, stream: &str) -> Result<(), Refusal> {

@@ -58,6 +58,18 @@ pub trait LogUnderTest {
         level: Level,
     ) -> Result<Range<u64>, Refusal>;
 
+    /// Appends a batch without waiting for this level.
+    ///
+    /// # Errors
+    /// Any error that the log reports.
+    fn submit(&self, log: &Self::Log, stream: &str, entries: &[Vec<u8>], level: Level) -> Result<Range<u64>, Refusal>;
+
+    /// Waits for all batches that were submitted.
+    ///
+    /// # Errors
+    /// The first error that the log reports.
+    fn await_submitted(&self, log: &Self::Log) -> Result<(), Refusal>;
+
     /// Flushes a stream.
     ///
     /// # Errors
@@ -325,6 +337,9 @@ impl<'s, L: LogUnderTest> Run<'s, L> {
         entries: &[(u64, usize)],
         how: How,
     ) -> Result<Option<(usize, Refusal)>, Wrong> {
+        if how == How::Submitted {
+            return self.submit(stream, level, entries);
+        }
         let before = self.models[stream].next_seq();
         let bytes: Vec<Vec<u8>> = entries.iter().map(|&(tag, len)| entry(tag, len)).collect();
         let name = &self.streams[stream];
@@ -338,7 +353,7 @@ impl<'s, L: LogUnderTest> Run<'s, L> {
         self.model(stream, |model| model.begin(Change::Append(entries.to_vec())));
         let appended = match how {
             How::Conditional => self.under_test.append_if(self.log(), name, before, &bytes, level),
-            How::Waiting => self.under_test.append(self.log(), name, &bytes, level),
+            How::Waiting | How::Submitted => self.under_test.append(self.log(), name, &bytes, level),
         };
         match appended {
             Ok(seqs) => {
@@ -351,6 +366,37 @@ impl<'s, L: LogUnderTest> Run<'s, L> {
             }
             Err(refusal) => Ok(self.finish(stream, Err(refusal))),
         }
+    }
+
+    fn submit(
+        &mut self,
+        stream: usize,
+        level: Level,
+        entries: &[(u64, usize)],
+    ) -> Result<Option<(usize, Refusal)>, Wrong> {
+        let mut refused = None;
+        for some in entries.chunks(entries.len().div_ceil(2)) {
+            let before = self.models[stream].next_seq();
+            let bytes: Vec<Vec<u8>> = some.iter().map(|&(tag, len)| entry(tag, len)).collect();
+            self.model(stream, |model| model.begin(Change::Append(some.to_vec())));
+            match self.under_test.submit(self.log(), &self.streams[stream], &bytes, level) {
+                Ok(seqs) if seqs != (before..self.models[stream].next_seq()) => {
+                    return Err(format!("{}: submitted as {seqs:?}, not from {before} on", self.streams[stream]));
+                }
+                Ok(_) => self.model(stream, |model| model.done(Level::Buffered)),
+                Err(refusal) => {
+                    refused = self.finish(stream, Err(refusal));
+                    break;
+                }
+            }
+        }
+        match self.under_test.await_submitted(self.log()) {
+            // After an unknown outcome, recovery decides.
+            Ok(()) if refused.as_ref().is_some_and(|(_, refusal)| refusal.unknown) => {}
+            Ok(()) => self.model(stream, |model| model.acknowledged(level)),
+            Err(refusal) => refused = refused.or(Some((stream, refusal))),
+        }
+        Ok(refused)
     }
 
     fn truncate_from(&mut self, stream: usize, pick: u64) -> Result<Option<(usize, Refusal)>, Wrong> {

@@ -54,6 +54,8 @@ pub enum How {
     /// By a conditional append that expects a wrong seq, which is refused, and then by one that
     /// expects the right seq.
     Conditional,
+    /// As two batches, by appends that do not wait, and then one wait for both.
+    Submitted,
 }
 
 /// Steps on some streams.
@@ -105,6 +107,7 @@ pub(crate) fn step(rng: &mut impl Choose, streams: usize, synced: u64, shape: &S
             let entries = batch(rng, shape);
             let how = match entries[0].0 % 4 {
                 0 => How::Conditional,
+                1 => How::Submitted,
                 _ => How::Waiting,
             };
             Step::Append { stream, level, entries, how }

@@ -26,6 +26,12 @@ pub(crate) enum Step {
         shape: BatchShape,
         expected: Position,
     },
+    /// Appends several batches without waiting, and then waits for all of them.
+    Submit {
+        to: usize,
+        durability: Durability,
+        shapes: [BatchShape; 4],
+    },
     Flush {
         of: usize,
     },
@@ -232,6 +238,8 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         30 => (of(), durability(), shape()).prop_map(|(to, durability, shape)| Step::Append { to, durability, shape }),
         6 => (of(), durability(), shape(), prop_oneof![Just(Position::Next), position()])
             .prop_map(|(to, durability, shape, expected)| Step::AppendIf { to, durability, shape, expected }),
+        6 => (of(), durability(), [shape(), shape(), shape(), shape()])
+            .prop_map(|(to, durability, shapes)| Step::Submit { to, durability, shapes }),
         2 => of().prop_map(|of| Step::Flush { of }),
         2 => of().prop_map(|of| Step::Sync { of }),
         1 => Just(Step::SyncAll),

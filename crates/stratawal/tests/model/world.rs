@@ -78,6 +78,7 @@ impl World {
             Step::AppendIf { to, durability, shape, expected } => {
                 self.append(to, durability, shape, Some(expected));
             }
+            Step::Submit { to, durability, shapes } => self.submit(to, durability, &shapes),
             Step::Flush { of } => {
                 self.streams[of].flush().unwrap();
                 self.models[of].acknowledged(Level::Flushed);
@@ -157,12 +158,49 @@ impl World {
         }
     }
 
-    fn append(&mut self, to: usize, durability: Durability, shape: BatchShape, expected: Option<Position>) {
+    /// The tags and lengths of the entries of the next batch, and the entries.
+    fn next_batch(&mut self, shape: BatchShape) -> (Vec<(u64, usize)>, Vec<Vec<u8>>) {
         let numbers = self.count..self.count + shape.count;
         self.count = numbers.end;
         let spec = |i: u64| (mix(!i), usize::try_from(mix(i) % (shape.len_max + 1)).unwrap());
         let specs: Vec<(u64, usize)> = numbers.map(spec).collect();
-        let batch: Vec<Vec<u8>> = specs.iter().map(|&(tag, len)| entry(tag, len)).collect();
+        let batch = specs.iter().map(|&(tag, len)| entry(tag, len)).collect();
+        (specs, batch)
+    }
+
+    fn submit(&mut self, to: usize, durability: Durability, shapes: &[BatchShape]) {
+        let stream = self.streams[to].with_durability(durability);
+        let mut tickets = Vec::new();
+        for &shape in shapes {
+            let (specs, batch) = self.next_batch(shape);
+            let model = &mut self.models[to];
+            let before = model.next_seq();
+            let ticket = stream.submit(&batch.iter().collect()).unwrap();
+            model.begin(Change::Append(specs));
+            model.done(Level::Buffered);
+            assert_eq!(ticket.seqs(), before..model.next_seq());
+            tickets.push((ticket, batch.is_empty()));
+        }
+        let model = &mut self.models[to];
+        // A new segment may sync earlier entries.
+        model.may_be_synced_to(model.next_seq());
+        let mut waited = false;
+        for (i, (mut ticket, is_empty)) in tickets.into_iter().enumerate() {
+            let seqs = ticket.seqs();
+            if i % 2 == 0 {
+                assert_eq!(ticket.wait().unwrap(), seqs);
+            } else {
+                assert_eq!(ticket.wait_timeout(Duration::from_secs(60)).expect("it completes").unwrap(), seqs);
+            }
+            waited |= !is_empty;
+        }
+        if waited {
+            self.models[to].acknowledged(level_of(durability));
+        }
+    }
+
+    fn append(&mut self, to: usize, durability: Durability, shape: BatchShape, expected: Option<Position>) {
+        let (specs, batch) = self.next_batch(shape);
         let stream = self.streams[to].with_durability(durability);
         let model = &mut self.models[to];
         let segments = |stream: &Stream| stream.stats().unwrap().segments;

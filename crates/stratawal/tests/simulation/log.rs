@@ -1,11 +1,12 @@
 //! The log on which the simulation runs.
 
+use std::cell::RefCell;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use stratawal::{Batch, Durability, Error, ErrorKind, Options, StreamOptions, Visibility, Wal};
+use stratawal::{Batch, Durability, Error, ErrorKind, Options, StreamOptions, Ticket, Visibility, Wal};
 use stratawal_storage::Storage;
 use stratawal_testkit::{Found, HookedStorage, Level, LogUnderTest, Operation, Refusal, Shape, SimStorage};
 
@@ -55,6 +56,7 @@ pub(crate) const LOGS: [Log; 3] = [Log::new(Journal::Off), Log::new(Journal::Map
 pub(crate) struct Open {
     wal: Wal,
     durability: Durability,
+    submitted: RefCell<Vec<Ticket>>,
 }
 
 fn stream_options(durability: Durability) -> StreamOptions {
@@ -119,7 +121,9 @@ impl LogUnderTest for Log {
         let has_no_room = self.journal != Journal::Off && (seed >> 32).is_multiple_of(2);
         let in_place = if has_no_room { open_without_room(storage.clone(), open) } else { None };
         let wal = in_place.map_or_else(|| open(Arc::new(storage)), Ok).map_err(refusal)?;
-        Ok(Open { wal, durability })
+        // From here on tickets need no threads.
+        wal.drive_tickets();
+        Ok(Open { wal, durability, submitted: RefCell::default() })
     }
 
     fn append(&self, log: &Open, stream: &str, entries: &[Vec<u8>], level: Level) -> Result<Range<u64>, Refusal> {
@@ -146,6 +150,20 @@ impl LogUnderTest for Log {
     ) -> Result<Range<u64>, Refusal> {
         let stream = log.wal.stream(stream).map_err(refusal)?.with_durability(durability(level));
         stream.append_if(expected_next_seq, &entries.iter().collect()).map_err(refusal)
+    }
+
+    fn submit(&self, log: &Open, stream: &str, entries: &[Vec<u8>], level: Level) -> Result<Range<u64>, Refusal> {
+        let stream = log.wal.stream(stream).map_err(refusal)?.with_durability(durability(level));
+        let ticket = stream.try_submit(&entries.iter().collect()).map_err(refusal)?;
+        let seqs = ticket.seqs();
+        log.submitted.borrow_mut().push(ticket);
+        Ok(seqs)
+    }
+
+    fn await_submitted(&self, log: &Open) -> Result<(), Refusal> {
+        while log.wal.drive_tickets() {}
+        let submitted = log.submitted.take();
+        submitted.into_iter().map(|ticket| ticket.wait().map(drop).map_err(refusal)).fold(Ok(()), Result::and)
     }
 
     fn flush(&self, log: &Open, stream: &str) -> Result<(), Refusal> {
