@@ -1,7 +1,8 @@
 //! Reading a journal while another process writes it.
 //!
 //! A follower remembers where the chain ended and continues there. It reads the whole journal again
-//! if the newest file that it knows was recycled, replaced or removed, or if its header changed.
+//! if the newest file that it knows was recycled, replaced or removed, if its header changed, or if
+//! the header of a newer file does not need it.
 //! Records of a file are valid only with the salt and the LSN of that file, so a record is never
 //! taken from a file that is used again.
 //!
@@ -27,6 +28,7 @@ use stratawal_storage::{Access, File, Storage};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{FileHeader, HEADER_LEN};
+use crate::in_place::highest_number;
 use crate::index::{Index, PartPosition};
 use crate::layout;
 use crate::lsn::Lsn;
@@ -279,8 +281,18 @@ impl Follower {
         }
         // The file had its name and its header while it was read, if it still has them.
         let Some(newest) = self.files.last() else { return Ok(false) };
-        Ok(read_header(&*self.storage, &self.dir, self.wal_id, newest.header.number)
-            .is_ok_and(|(header, _)| header == newest.header))
+        let has_name = read_header(&*self.storage, &self.dir, self.wal_id, newest.header.number)
+            .is_ok_and(|(header, _)| header == newest.header);
+        Ok(has_name && !self.is_left_behind(newest.header.number)?)
+    }
+
+    /// Whether the newest header needs no file up to `number`, which may still have its name: a
+    /// restart removes the old files last, and they stay if they cannot be removed.
+    fn is_left_behind(&self, number: u64) -> Result<bool> {
+        let newest = highest_number(&*self.storage, &self.dir)?;
+        Ok(newest > number
+            && !read_header(&*self.storage, &self.dir, self.wal_id, newest)
+                .is_ok_and(|(header, _)| header.oldest <= number))
     }
 
     /// Takes the records that follow the chain. Returns false if the whole journal must be read.

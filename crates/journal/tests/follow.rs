@@ -9,7 +9,7 @@ use std::thread;
 use stratawal_frame::{SeqNo, StreamId, WalId};
 use stratawal_journal::{Follower, Image, Journal, JournalOptions, Lsn, Part, PartPosition, Record};
 use stratawal_storage::{Storage, UnixStorage};
-use stratawal_testkit::{Fault, Faults, Rng, SimStorage};
+use stratawal_testkit::{Fault, Faults, HookedStorage, Operation, Rng, SimStorage};
 
 const WAL: WalId = WalId(3);
 const DIR: &str = "/journal";
@@ -215,6 +215,41 @@ fn restarted_journal_is_not_unchanged() {
     assert!(follower.is_unchanged());
     journal.restart(journal.epoch(), &[of_zeros(0, 300)]).expect("no fault");
     assert!(!follower.is_unchanged());
+}
+
+/// The old files keep their names for a moment, or until the next opening if they cannot be
+/// removed.
+#[test]
+fn restarted_journal_is_found_beside_its_old_files() {
+    let sim = SimStorage::new(1);
+    let hooked = HookedStorage::new(sim.clone());
+    let storage: Arc<dyn Storage> = Arc::new(hooked.clone());
+    let journal = Journal::create(&storage, Path::new(DIR), WAL, options(true)).expect("it is new");
+    let mut follower = Follower::new(Arc::clone(&storage), Path::new(DIR), WAL);
+    let position = journal.append(&of_zeros(0, 300)).expect("there is room");
+    sim.set_faults(Some(Faults { after: 0, fault: Fault::Io, forever: false }));
+    journal.sync_to(position).expect_err("the disk fails");
+    sim.set_faults(None);
+    follower.look().expect("the journal is sound");
+    hooked.set(|operation, _| match operation {
+        Operation::Remove => Err(std::io::ErrorKind::PermissionDenied.into()),
+        _ => Ok(()),
+    });
+    journal.restart(journal.epoch(), &[of_zeros(0, 300)]).expect("no fault");
+    let settled = Record::Settled { stream: StreamId(1), seq: SeqNo(1) };
+    journal.append(&settled).expect("there is room");
+    for _ in 0..20 {
+        follower.look().expect("the journal is sound");
+        assert_eq!(follower.end(), journal.end());
+        let stream = follower.index().stream(StreamId(1)).expect("it has records");
+        assert!(stream.settled.is_some() && stream.start.is_none());
+        // The journal grows, and leaves the file of the restart.
+        for _ in 0..20 {
+            journal.append(&settled).expect("there is room");
+        }
+        journal.release(journal.end()).expect("no fault");
+        journal.append(&settled).expect("there is room");
+    }
 }
 
 /// Nothing is shown before it is attested or synced, and a sync makes everything that was found
