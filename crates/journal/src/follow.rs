@@ -472,9 +472,11 @@ fn peek_invalid(file: &FollowedFile, end: Lsn, bytes: Vec<u8>) -> Result<Option<
     if len > PEEK_LEN_MAX {
         return Ok(None);
     }
-    let bytes = peek(file, end, usize::try_from(len).expect("invariant: a peek is short"))?;
-    let is_invalid = decode(&Bytes::copy_from_slice(&bytes), header.salt, end) == Decoded::Invalid;
-    Ok(Some(bytes).filter(|_| is_invalid))
+    let all = peek(file, end, usize::try_from(len).expect("invariant: a peek is short"))?;
+    // The header of a record that was put since states another length.
+    let has_header = all.starts_with(&bytes);
+    let is_invalid = decode(&Bytes::copy_from_slice(&all), header.salt, end) == Decoded::Invalid;
+    Ok(Some(all).filter(|_| has_header && is_invalid))
 }
 
 fn read_up_to(file: &dyn File, bytes: &mut [u8], offset: u64) -> std::io::Result<usize> {
@@ -483,5 +485,38 @@ fn read_up_to(file: &dyn File, bytes: &mut [u8], offset: u64) -> std::io::Result
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             other => return other,
         }
+    }
+}
+
+#[cfg(all(test, not(stratawal_loom)))]
+mod tests {
+    use stratawal_storage::MemoryStorage;
+
+    use super::*;
+    use crate::journal::{Journal, JournalOptions};
+
+    const WAL: WalId = WalId(3);
+
+    /// A journal with one record, whose body has `len` bytes.
+    fn file_with(storage: &Arc<dyn Storage>, dir: &str, len: usize) -> FollowedFile {
+        let journal = Journal::create(storage, Path::new(dir), WAL, JournalOptions::default()).unwrap();
+        let (stream, body) = (StreamId(1), vec![1; len].into());
+        let part = Part { stream, name: None, first: SeqNo(0), count: 1, timestamp: 0, firm: false, body };
+        journal.append(&Record::Data(vec![part])).unwrap();
+        let (header, file) = read_header(&**storage, Path::new(dir), WAL, 1).unwrap();
+        FollowedFile { header, file }
+    }
+
+    /// The bytes after the chain are from an earlier use of the file when their length is read, and
+    /// the beginning of a longer record when they are read. Its other bytes may come later.
+    #[test]
+    fn beginning_of_a_new_record_is_not_remembered() {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+        let rest = peek(&file_with(&storage, "/rest", 100), Lsn(0), RECORD_HEADER_LEN).unwrap();
+        let earlier = file_with(&storage, "/earlier", 100);
+        let same = peek(&earlier, Lsn(0), RECORD_HEADER_LEN).unwrap();
+        assert_eq!(peek_invalid(&earlier, Lsn(0), same).unwrap(), None, "it is valid");
+        let file = file_with(&storage, "/new", 3000);
+        assert_eq!(peek_invalid(&file, Lsn(0), rest).unwrap(), None);
     }
 }
