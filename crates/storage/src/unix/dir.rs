@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, FileType as RawFileType, OFlags};
 use rustix::io::Errno;
 
 use super::UnixStorage;
+use super::file::unless_unchangeable;
 use crate::error::at_path;
 use crate::file::File;
 use crate::storage::{DirEntry, FileType};
@@ -96,7 +97,8 @@ impl File for UnixDir {
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.dir.sync_all().and_then(|()| still_named(&self.dir)).map_err(|e| at_path(&self.path, e))
+        let synced = self.dir.sync_all().or_else(|e| unless_unchangeable(&self.dir, e));
+        synced.and_then(|()| still_named(&self.dir)).map_err(|e| at_path(&self.path, e))
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -34,16 +34,17 @@ impl UnixFile {
     pub(super) const fn new(file: fs::File) -> Self {
         Self(file)
     }
+}
 
-    /// Ignores the error of a sync if the medium cannot change: squashfs and erofs cannot sync at
-    /// all. A file system that became read-only because of an error can sync, so its error counts.
-    fn needs_no_sync(&self, error: io::Error) -> io::Result<()> {
-        let has_no_sync = error.raw_os_error() == Some(Errno::INVAL.raw_os_error());
-        if has_no_sync && rustix::fs::fstatvfs(&self.0)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
-            return Ok(());
-        }
-        Err(error)
+/// Ignores the error of a sync of a file or a directory if the medium cannot change: squashfs and
+/// erofs cannot sync at all. A file system that became read-only because of an error can sync, so
+/// its error counts.
+pub(super) fn unless_unchangeable(synced: &fs::File, error: io::Error) -> io::Result<()> {
+    let has_no_sync = error.raw_os_error() == Some(Errno::INVAL.raw_os_error());
+    if has_no_sync && rustix::fs::fstatvfs(synced)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Ok(());
     }
+    Err(error)
 }
 
 impl File for UnixFile {
@@ -122,11 +123,11 @@ impl File for UnixFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data().or_else(|e| self.needs_no_sync(e))
+        self.0.sync_data().or_else(|e| unless_unchangeable(&self.0, e))
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.0.sync_all().or_else(|e| self.needs_no_sync(e))
+        self.0.sync_all().or_else(|e| unless_unchangeable(&self.0, e))
     }
 
     fn len(&self) -> io::Result<u64> {
