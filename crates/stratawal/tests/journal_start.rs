@@ -256,3 +256,27 @@ fn failed_sync_of_a_truncation_can_be_repeated() {
         check(&open_crashed(&sim, Crash::Lost, &options(mapped)).stream("s").unwrap(), 4..12);
     }
 }
+
+/// A truncation is one record. It does not flush the entries that it drops.
+#[test]
+fn stable_end_is_never_below_the_start() {
+    for durability in [Durability::Flushed, Durability::Synced] {
+        let disk = SimStorage::new(1);
+        let stream = || {
+            let wal = open(disk.clone(), &options(true));
+            wal.stream_with("s", StreamOptions::new().durability(durability)).unwrap()
+        };
+        // A stream without a directory has all its entries in the journal.
+        stream().append("stable").unwrap();
+        let stream = stream();
+        let buffered = stream.with_durability(Durability::Buffered);
+        for _ in 0..3 {
+            buffered.append("in memory").unwrap();
+        }
+        stream.truncate_before(3).unwrap();
+        assert_eq!((stream.first_seq(), stream.stable_seq(), stream.next_seq()), (3, 3, 4));
+        assert!(stream.iter(..).next().is_none() && stream.last().unwrap().is_none());
+        stream.sync().unwrap();
+        assert_eq!((stream.stable_seq(), stream.iter(..).count()), (4, 1));
+    }
+}

@@ -26,7 +26,10 @@ use crate::watermarks::Watermarks;
 impl Inner {
     /// One past the last entry that a reader with this visibility sees.
     pub(crate) fn end_seq(&self, visibility: Visibility) -> u64 {
-        self.shared.watermarks.reached(self.shown_at(visibility))
+        // With a journal, a truncation flushes nothing. So the entries just below the start may
+        // have been dropped before they were stable.
+        let watermarks = &self.shared.watermarks;
+        watermarks.reached(self.shown_at(visibility)).max(watermarks.start())
     }
 
     /// The durability that entries have at least once a reader with this visibility sees them.
