@@ -19,8 +19,17 @@ impl Scratch {
     /// Panics if the log cannot be created.
     #[must_use]
     pub fn new() -> Self {
+        Self::with(&Options::new())
+    }
+
+    /// Creates an empty log with these options in the system's temporary directory.
+    ///
+    /// # Panics
+    /// Panics if the log cannot be created.
+    #[must_use]
+    pub fn with(options: &Options) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let wal = Options::new().open(dir.path()).expect("opens");
+        let wal = options.open(dir.path()).expect("opens");
         Self { wal, _dir: dir }
     }
 

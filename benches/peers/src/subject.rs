@@ -204,13 +204,8 @@ pub(crate) const KINDS: [Kind; 25] = [
         note: "reads by mapping, and by `next_run`",
         ..RAW
     },
-    Kind { name: "stratawal-journal", open: peers::stratawal::open, note: "with the commit journal", ..RAW },
-    Kind {
-        name: "stratawal-journal-written",
-        open: peers::stratawal::open,
-        note: "with the commit journal, not mapped",
-        ..RAW
-    },
+    Kind { name: "stratawal-off", open: peers::stratawal::open, note: "without a commit journal", ..RAW },
+    Kind { name: "stratawal-written", open: peers::stratawal::open, note: "its commit journal is not mapped", ..RAW },
     Kind { name: "stratawal-mapped", open: peers::stratawal::open, note: "reads by mapping", ..RAW },
     Kind { name: "ironwal", creates_alone: true, ..PEER },
     Kind {

@@ -4,8 +4,10 @@
 //! such as creating an iterator or a first use. The program prints the case of each pair of dumps.
 //!
 //! The work is done by one thread and is the same in each run: it does not depend on the clock or
-//! on chance. An argument selects the cases whose names begin with it. This command shows the
-//! instructions of each function:
+//! on chance. So the logs have no maintenance thread, whose instructions would count. Each case is
+//! counted in a log with a commit journal, which is the default, and in one without. An argument
+//! selects the cases whose names begin with it. This command shows the instructions of each
+//! function:
 //!
 //! ```sh
 //! valgrind --tool=callgrind --collect-atstart=no --toggle-collect='*::counted' --callgrind-out-file=target/where \
@@ -15,7 +17,7 @@
 
 use std::hint::black_box;
 
-use stratawal::{Durability, Stream, StreamOptions};
+use stratawal::{Durability, Options, Stream, StreamOptions};
 use stratawal_benches::{Scratch, batch};
 
 const ENTRY_LEN: usize = 128;
@@ -33,10 +35,14 @@ const ENTRIES: u64 = 2 * TIMES;
 const SEGMENT_BYTES: u64 = 128 << 10;
 
 fn main() {
-    let cases = Cases { scratch: Scratch::new(), only: std::env::args().nth(1).unwrap_or_default() };
-    cases.appends();
-    cases.scans();
-    cases.gets();
+    let only = std::env::args().nth(1).unwrap_or_default();
+    for (journal, suffix) in [(true, ""), (false, ", no journal")] {
+        let scratch = Scratch::with(&Options::new().journal(journal).maintenance_thread(false));
+        let cases = Cases { scratch, suffix, only: only.clone() };
+        cases.appends();
+        cases.scans();
+        cases.gets();
+    }
 }
 
 /// Does the work `times` times. Callgrind counts the instructions of this function, whose name
@@ -50,6 +56,8 @@ fn counted(work: &mut dyn FnMut(u64), times: u64) {
 
 struct Cases {
     scratch: Scratch,
+    /// What follows the name of each case.
+    suffix: &'static str,
     /// The prefix of the names of the cases to run.
     only: String,
 }
@@ -64,7 +72,7 @@ impl Cases {
         work(times);
         counted(&mut work, times);
         counted(&mut work, 2 * times);
-        println!("{times} {name}");
+        println!("{times} {name}{}", self.suffix);
     }
 
     fn appends(&self) {

@@ -34,7 +34,7 @@ impl Repair {
         let is_copied = |error: stratawal::Error| error.kind() == ErrorKind::Copied;
         let is_needed = self.adopt_copy && journal.and_then(|journal| journal.damage).is_some_and(is_copied);
         if is_needed {
-            let wal = self.common.result(Options::new().journal(true).adopt_copy(true).open(&self.common.dir))?;
+            let wal = self.common.result(Options::new().adopt_copy(true).open(&self.common.dir))?;
             self.common.result(wal.close_fast())?;
         }
         if self.json {

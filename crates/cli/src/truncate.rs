@@ -117,9 +117,12 @@ fn open_existing(common: &Common) -> Result<Wal, Failure> {
     common.result(open_to_write(&common.dir))
 }
 
-/// Opens or creates the log for writing. A log with a commit journal keeps it.
+/// Opens or creates the log for writing. A new log gets a commit journal. One that exists stays
+/// with or without it, because a program that uses the log may have chosen that.
 pub(crate) fn open_to_write(dir: &Path) -> stratawal::Result<Wal> {
-    Options::new().journal(inspect::has_journal(dir)?).open(dir)
+    let options = Options::new();
+    let is_new = options.open_read_only(dir).is_err_and(|error| error.kind() == ErrorKind::Missing);
+    if is_new { options.open(dir) } else { options.journal(inspect::has_journal(dir)?).open(dir) }
 }
 
 fn print(line: &str) -> Result<(), Failure> {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use common::{Log, Ran, tree};
 use serde_json::Value;
-use stratawal::{StreamOptions, Wal};
+use stratawal::{Options, StreamOptions};
 
 /// A closed log with a stream `s` of four segments, before or after damage.
 struct Files {
@@ -28,7 +28,8 @@ impl Files {
         const SEGMENTS: usize = 4;
         const LAST_LEN: u64 = 10;
         let log = Log::new();
-        let wal = Wal::open(log.path()).unwrap();
+        // Without a journal, each entry is in a segment at once.
+        let wal = Options::new().journal(false).open(log.path()).unwrap();
         let stream = wal.stream_with("s", StreamOptions::new().segment_bytes(64 << 10)).unwrap();
         let mut begins = Vec::new();
         while begins.len() < SEGMENTS || begins[SEGMENTS - 1] + LAST_LEN > stream.next_seq() {

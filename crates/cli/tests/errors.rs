@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Write;
 
 use common::{Log, command, tree};
+use serde_json::Value;
 
 #[test]
 fn exit_codes_are_those_of_the_contract() {
@@ -116,13 +117,13 @@ fn entries_before_damage_are_printed() {
     assert!(text.starts_with(&ran.out) && !ran.out.is_empty() && ran.out.len() < text.len());
     assert!(ran.err.contains(file.file_name().unwrap().to_str().unwrap()), "{}", ran.err);
     let error = log.run("cat", ["s", "--json"], b"");
-    let error: serde_json::Value = serde_json::from_str(error.err.lines().last().unwrap()).unwrap();
+    let error: Value = serde_json::from_str(error.err.lines().last().unwrap()).unwrap();
     assert_eq!((&error["error"]["kind"], &error["error"]["stream"]), (&"damaged".into(), &"s".into()));
     assert!(error["error"]["offset"].as_u64().is_some_and(|at| at <= middle as u64), "{error}");
 
     let verify = log.run("verify", ["--json"], b"");
     assert_eq!((verify.code, &verify.json()["damaged"], &verify.json()["sound"]), (1, &1.into(), &1.into()));
-    let line: serde_json::Value = serde_json::from_str(verify.text().lines().next().unwrap()).unwrap();
+    let line: Value = serde_json::from_str(verify.text().lines().next().unwrap()).unwrap();
     assert_eq!((&line["stream"], &line["state"]), (&"s".into(), &"damaged".into()));
     let damage = &line["damage"][0];
     let lost = |name: &str| damage[name].as_u64().unwrap();
@@ -174,7 +175,7 @@ fn torn_tail_is_not_damage() {
     fs::write(&file, torn).unwrap();
     let ran = log.run("verify", ["--json"], b"");
     assert_eq!((ran.code, &ran.json()["torn"]), (0, &1.into()), "{}", ran.text());
-    let line: serde_json::Value = serde_json::from_str(ran.text().lines().next().unwrap()).unwrap();
+    let line: Value = serde_json::from_str(ran.text().lines().next().unwrap()).unwrap();
     assert_eq!((&line["torn"]["offset"], &line["torn"]["bytes"]), (&128.into(), &100.into()));
     assert_eq!(log.run("cat", ["s"], b"").code, 0);
 }
@@ -182,10 +183,10 @@ fn torn_tail_is_not_damage() {
 #[test]
 fn file_size_limit_appends_nothing_twice() {
     let log = Log::new();
-    let text: String = (0..20_000).map(|i| format!("line {i}, and some more of it\n")).collect();
+    let text: String = (0..60_000).map(|i| format!("line {i}, and some more of it\n")).collect();
     let input = log.beside("input");
     fs::write(&input, &text).unwrap();
-    let limited = r#"ulimit -f 200 && exec "$0" append "$1" s "$2" --batch 10 --ack --durability flushed"#;
+    let limited = r#"ulimit -f 1000 && exec "$0" append "$1" s "$2" --batch 10 --ack --durability flushed"#;
     let ran = std::process::Command::new("sh")
         .args(["-c", limited, env!("CARGO_BIN_EXE_stratawal")])
         .args([log.path(), input])
@@ -222,19 +223,23 @@ fn unreadable_stream_does_not_hide_the_others() {
         fs::write(file, bytes).unwrap();
     };
     of_newer("b");
-    let names = |text: &str| -> Vec<serde_json::Value> {
-        text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["stream"].clone()).collect()
+    let names = |text: &str| -> Vec<Value> {
+        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["stream"].clone()).collect()
     };
     let ran = log.run("verify", ["--json"], b"");
     assert_eq!((ran.code, &ran.error()["kind"], &ran.error()["stream"]), (3, &"newer_format".into(), &"b".into()));
-    assert_eq!(names(ran.text()), ["a".into(), "c".into(), serde_json::Value::Null]);
+    assert_eq!(
+        names(ran.text()),
+        ["a".into(), "c".into(), Value::Null, Value::Null],
+        "the last two are of the journal and of all"
+    );
     let counts =
         serde_json::json!({"streams": 3, "sound": 2, "torn": 0, "damaged": 0, "unread": 1, "reserve_bytes": 65536});
     assert_eq!(ran.json(), counts);
     let ran = log.run("verify", [""; 0], b"");
     assert_eq!(
         (ran.code, ran.text().lines().count(), ran.err.lines().count()),
-        (3, 3, 1),
+        (3, 4, 1),
         "{} {}",
         ran.text(),
         ran.err
@@ -367,8 +372,7 @@ fn all_commands_refuse_a_file_as_log() {
     for command in ["streams", "verify"] {
         let ran = log.run(command, ["--json"], b"");
         assert_eq!(ran.code, 1, "{command}: {}", ran.err);
-        let states: Vec<serde_json::Value> =
-            ran.text().lines().take(4).map(|line| serde_json::from_str(line).unwrap()).collect();
+        let states: Vec<Value> = ran.text().lines().take(4).map(|line| serde_json::from_str(line).unwrap()).collect();
         for (state, name) in states.iter().zip(["dangling", "file", "link"]) {
             assert_eq!((&state["stream"], &state["state"]), (&name.into(), &"damaged".into()), "{command}");
         }

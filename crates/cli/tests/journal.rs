@@ -12,7 +12,7 @@ use stratawal::{Durability, Options, inspect};
 /// journal. The journal's files are as they were when the process died.
 fn log_of_a_dead_process() -> Log {
     let log = Log::new();
-    let wal = Options::new().journal(true).maintenance_thread(false).open(log.path()).unwrap();
+    let wal = Options::new().maintenance_thread(false).open(log.path()).unwrap();
     let stream = wal.stream("s").unwrap().with_durability(Durability::Synced);
     for i in 0..10 {
         stream.append(format!("entry {i}")).unwrap();
@@ -41,14 +41,14 @@ fn verify_reports_the_journal_and_its_damage() {
     assert_eq!(ran.code, 1, "{ran:?}");
     let line: serde_json::Value = serde_json::from_str(ran.text().lines().nth(1).unwrap()).unwrap();
     assert_eq!(line["journal"], "damaged");
-    assert!(Options::new().journal(true).open(log.path()).is_err());
+    assert!(Options::new().open(log.path()).is_err());
 }
 
 /// The entries are in the journal alone, and the stream has no directory.
 #[test]
 fn commands_show_entries_of_a_journal_that_is_open() {
     let log = Log::new();
-    let wal = Options::new().journal(true).maintenance_thread(false).open(log.path()).unwrap();
+    let wal = Options::new().maintenance_thread(false).open(log.path()).unwrap();
     let stream = wal.stream("s").unwrap();
     let before = {
         stream.append("one apple").unwrap();
@@ -78,8 +78,32 @@ fn append_keeps_the_journal_of_a_log() {
     let ran = log.run("append", ["s"], b"one more\n");
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(inspect::has_journal(log.path()).unwrap());
-    let wal = Options::new().journal(true).open(log.path()).unwrap();
+    let wal = Options::new().open(log.path()).unwrap();
     assert_eq!(wal.stream("s").unwrap().next_seq(), 11);
+}
+
+#[test]
+fn new_log_gets_a_small_journal() {
+    let log = Log::new();
+    log.append("s", b"one line\n");
+    assert!(inspect::has_journal(log.path()).unwrap());
+    let bytes: usize = tree(&log.path()).values().map(Vec::len).sum();
+    assert!(bytes < 1 << 20, "{bytes} bytes for one entry");
+    // It is closed, so it can be copied.
+    let copied = Command::new("cp").arg("-r").arg(log.path()).arg(log.beside("copy")).status().unwrap();
+    assert!(copied.success());
+    let copy = Options::new().open(log.beside("copy")).unwrap();
+    assert_eq!(copy.stream("s").unwrap().next_seq(), 1);
+}
+
+#[test]
+fn commands_add_no_journal_to_a_log() {
+    let log = Log::new();
+    Options::new().journal(false).open(log.path()).unwrap().close().unwrap();
+    log.append("s", b"one\ntwo\n");
+    assert_eq!(log.run("truncate", ["s", "--before", "1"], b"").code, 0);
+    assert!(!inspect::has_journal(log.path()).unwrap());
+    assert_eq!(log.cat("s"), b"two\n");
 }
 
 #[test]

@@ -394,7 +394,7 @@ pub struct Readable {
 }
 
 /// Returns whether the log in the directory `path` has a commit journal. Returns `false` if there
-/// is no log. A program that opens logs of others keeps their journal with this:
+/// is no log. A program that opens logs of others leaves each with or without its journal by this:
 ///
 /// ```
 /// use stratawal::{Options, inspect};

@@ -28,8 +28,9 @@ use crate::wal::stream_dir;
 const LISTED_MAX: usize = 20;
 
 /// Returns the journal of a log that is opened for writing, if `options` ask for one. Creates it if
-/// the log has none. If the log has one and `options` ask for none, settles every stream and
-/// removes it. `context` makes a context without a journal.
+/// the log has none; if the disk is too full for that, the log stays without one. If the log has
+/// one and `options` ask for none, settles every stream and removes it. `context` makes a context
+/// without a journal.
 pub(crate) fn open(
     root: &mut Root,
     options: &Options,
@@ -47,7 +48,13 @@ pub(crate) fn open(
     let journal = if root.format.has_journal() {
         open_existing(root, options, &context)?
     } else {
-        create(root, options, &context)?
+        match create(root, options, &context) {
+            // A log that a full disk keeps closed could not be truncated.
+            Err(error) if error.kind() == ErrorKind::Full && has_stayed_without(root, &context)? => {
+                return Ok((context, None));
+            }
+            created => created?,
+        }
     };
     let context = context.journal(Arc::clone(&journal));
     finish_deletions(&context, &journal, root.streams());
@@ -86,6 +93,18 @@ fn create(root: &mut Root, options: &Options, context: &LogContext) -> Result<Ar
         .map_err(|error| journal_error(root, &error))?;
     root.set_journal(true)?;
     Ok(Arc::new(created.active_files(options.active_files_max())))
+}
+
+/// Whether FORMAT still states that the log has no journal, after the creation of one failed. If
+/// so, removes the files that were created.
+fn has_stayed_without(root: &Root, context: &LogContext) -> Result<bool> {
+    // The error may have come after the rename of FORMAT.
+    if !root.read_format()?.is_some_and(|format| !format.has_journal()) {
+        return Ok(false);
+    }
+    // If this fails, the next opening tries again. Nothing reads the files.
+    let _ = Journal::remove(&**context.storage(), Path::new(JOURNAL));
+    Ok(true)
 }
 
 fn open_existing(root: &Root, options: &Options, context: &LogContext) -> Result<Arc<LogJournal>> {

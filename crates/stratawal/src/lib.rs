@@ -63,9 +63,10 @@
 //! at once. Readers never take the writer's lock. One process writes: a second [`Wal::open`] fails
 //! with [`ErrorKind::Locked`]. Any number of processes may [`Options::open_read_only`].
 //!
-//! A log with a commit journal ([`Options::journal`]) has one thread of its own, and the first
-//! [`Stream::submit`] starts two, unless [`Options::maintenance_thread`] is off. No other thread
-//! outlives the call that starts it.
+//! By default a log has a commit journal ([`Options::journal`]): one sync makes the entries of all
+//! streams durable, and they reach the files of their streams later. Such a log has one thread of
+//! its own, and the first [`Stream::submit`] starts two, unless [`Options::maintenance_thread`] is
+//! off. No other thread outlives the call that starts it.
 //!
 //! A process that forks keeps its log. In the child, every call on one of the parent's handles
 //! fails with [`ErrorKind::Forked`], and dropping a handle writes, closes and unlocks nothing. The

@@ -69,7 +69,7 @@ impl Options {
             cache_bytes: 64 << 20,
             cache_files: None,
             active_files: None,
-            journal: false,
+            journal: true,
             journal_bytes: 64 << 20,
             journal_mapped: true,
             adopt_copy: false,
@@ -151,8 +151,8 @@ impl Options {
         self
     }
 
-    /// Whether the log has a commit journal: one file for all streams, into which appends go first.
-    /// Default: false.
+    /// Whether the log has a commit journal: one log for all streams, into which appends go first.
+    /// Default: true.
     ///
     /// An entry is acknowledged once it is in the journal, and reaches the segment files of its
     /// stream later, in large frames. So all threads and all streams share a sync, a flushed append
@@ -161,9 +161,11 @@ impl Options {
     /// [`Durability`](crate::Durability) holds as it does without a journal.
     ///
     /// # Cost
-    /// - Disk: up to [`journal_bytes`](Self::journal_bytes), and one more file of up to 1.4 times
-    ///   that after a crash, unless the disk is full. Each entry is written twice, except in large
-    ///   batches.
+    /// - Disk: a new log has a journal of 256 KiB, and prepares another file of that length while
+    ///   its maintenance thread runs. As entries wait in it, the journal grows up to
+    ///   [`journal_bytes`](Self::journal_bytes), 64 MiB by default. After a crash it has one more
+    ///   file of up to 1.4 times that, unless the disk is full. Each entry is written twice, except
+    ///   in large batches.
     /// - Memory: the entries that are in the journal and not yet durable in the segment files, up
     ///   to about `journal_bytes`. Every opening for writing, also after a clean close, reads the
     ///   journal's files into memory, checks them, and begins a new file. After a crash, or after
@@ -171,26 +173,32 @@ impl Options {
     ///   are looked up, or settled to make room.
     /// - One thread: see [`maintenance_thread`](Self::maintenance_thread).
     ///
+    /// # When to switch it off
+    /// A log of one stream gains little from a shared sync. With `false`, batches are written once
+    /// instead of twice, and a log takes no disk and no thread beyond its segment files. Each
+    /// stream in use then holds a file open, and syncs it: see [`Wal::stream`](crate::Wal::stream).
+    ///
     /// # Other processes
     /// A log that is opened for reading, and the command line, show the entries of the journal
-    /// together with those of the segment files. For a damaged journal, see
-    /// [`open_read_only`](Self::open_read_only).
+    /// together with those of the segment files, with any value of this option. For a damaged
+    /// journal, see [`open_read_only`](Self::open_read_only).
     ///
     /// If another process shortens a journal file that is mapped, a signal kills this process;
     /// nothing acknowledged is lost. [`journal_mapped`](Self::journal_mapped) avoids this.
     ///
     /// # Changing it
-    /// Each opening for writing may change this. A log without a journal gets one. In a log that
-    /// has one and is opened without it, every stream takes its entries from the journal before
-    /// [`open`](Self::open) returns, and the journal is removed. If a stream cannot take them,
-    /// `open` fails, and the journal keeps them. From then on each stream in use holds a file open
-    /// again: see [`Wal::stream`](crate::Wal::stream).
+    /// Each opening for writing may change this; an opening for reading never does. A log without a
+    /// journal gets one. If the disk is too full for it, the log stays without one until it is
+    /// opened again: [`Wal::journal_report`](crate::Wal::journal_report) is then `None`. In a log
+    /// that has one and is opened with `false`, every stream takes its entries from the journal
+    /// before [`open`](Self::open) returns, and the journal is removed. If a stream cannot take
+    /// them, `open` fails, and the journal keeps them.
     ///
-    /// So to keep the journal, pass `true` at every opening for writing.
-    /// [`Wal::open`](crate::Wal::open) opens with the default, and removes it.
-    /// [`inspect::has_journal`](crate::inspect::has_journal) returns whether a log has a journal.
-    /// The command line keeps it. The journal is off by default in this version, because it is new,
-    /// and because earlier versions of this crate refuse a log that has one.
+    /// FORMAT states whether a log has a journal, and a program built before there was one refuses
+    /// a log that has. To go back to such a program, open the log once with `journal(false)`, and
+    /// close it. To keep a log as it is, pass
+    /// [`inspect::has_journal`](crate::inspect::has_journal), as the command line does with logs
+    /// that exist.
     #[must_use]
     pub const fn journal(mut self, journal: bool) -> Self {
         self.journal = journal;

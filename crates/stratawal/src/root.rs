@@ -237,7 +237,7 @@ impl Root {
     }
 
     /// Reads the FORMAT file, or returns `None` if the log does not exist yet.
-    fn read_format(&self) -> Result<Option<FormatFile>> {
+    pub(crate) fn read_format(&self) -> Result<Option<FormatFile>> {
         let file = Path::new(FORMAT);
         let shown = || self.shown(FORMAT);
         let failed = |e| io_error(format!("cannot read {}", shown()), e);

@@ -107,9 +107,7 @@ impl Wal {
     /// Opens the log in the directory `path` with the default [`Options`]. Creates it if it does
     /// not exist.
     ///
-    /// The default is [`journal(false)`](Options::journal). So if the log has a journal, this moves
-    /// its entries into the segment files and removes it. To keep it, open the log with
-    /// `Options::new().journal(true)`.
+    /// By default, a log has a [commit journal](Options::journal), and a log without one gets one.
     ///
     /// # Errors
     /// Same as [`Options::open`].
@@ -180,12 +178,12 @@ impl Wal {
     ///
     /// # Files and memory
     ///
-    /// In a log without a [journal](Options::journal), a stream holds one file open from its first
-    /// append, or from its first look-up if it has entries: the segment that is being written. It
-    /// does so until the stream is [closed](Stream::close), or the log is closed and the last
-    /// handle on the stream is dropped. With a journal, [`Options::active_files`] bounds these
-    /// files, and a new stream has no directory and no file until the journal needs the room, or
-    /// until the stream has 64 KiB.
+    /// A new stream has no directory and no file until the [journal](Options::journal) needs the
+    /// room, or until the stream has 64 KiB. From then on the segment that is being written is open
+    /// while it is in use; [`Options::active_files`] bounds these files. In a log without a
+    /// journal, a stream holds this file open from its first append, or from its first look-up if
+    /// it has entries, until the stream is [closed](Stream::close), or the log is closed and the
+    /// last handle on the stream is dropped.
     ///
     /// An idle stream takes about 3 KB of memory, or up to 2 KB while it has no directory. A stream
     /// in use also holds the index of that segment (24 bytes for each 4 KiB) and the entries

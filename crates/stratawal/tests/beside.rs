@@ -591,13 +591,18 @@ fn small() -> Options {
     Options::new().stream_defaults(StreamOptions::new().segment_bytes(64 << 10).frame_bytes(500))
 }
 
+/// The options of a log whose entries are all in segment files.
+fn without_journal() -> Options {
+    small().journal(false)
+}
+
 /// Opens the stream as a reader in another process does.
 fn beside(disk: &SimStorage) -> Stream {
     small().open_on(Arc::new(disk.clone()), Path::new(LOG), true).unwrap().stream("s").unwrap()
 }
 
-fn open(storage: &HookedStorage) -> (Wal, Stream) {
-    let wal = small().open_on(Arc::new(storage.clone()), Path::new(LOG), false).unwrap();
+fn open(storage: &HookedStorage, options: &Options) -> (Wal, Stream) {
+    let wal = options.open_on(Arc::new(storage.clone()), Path::new(LOG), false).unwrap();
     let stream = wal.stream("s").unwrap();
     (wal, stream)
 }
@@ -622,26 +627,36 @@ fn assert_stream(stream: &Stream, first: u64, entries: &[Vec<u8>]) {
     assert_eq!(stream.last().unwrap().map(Entry::into_data).as_deref(), entries.last().map(Vec::as_slice));
 }
 
-#[test]
-fn log_that_is_being_created_is_not_damaged() {
+/// Opens a log for reading while another process creates it: FORMAT does not exist when the reader
+/// looks for it, and the whole log does right after that.
+fn open_while_created(options: Options) -> (SimStorage, stratawal::Result<Wal>) {
     let disk = SimStorage::new(1);
     let storage = HookedStorage::new(disk.clone());
-    // Another process has begun to create the log.
     disk.create_dir(Path::new(LOG)).unwrap();
     let writer = Mutex::new(None);
+    let of_writer = disk.clone();
     storage.set(move |operation, path| {
         let mut writer = writer.lock().unwrap();
         if operation == Operation::Open && path.ends_with("FORMAT") && writer.is_none() {
-            // FORMAT did not exist; now the whole log does.
-            let wal = small().open_on(Arc::new(disk.clone()), Path::new(LOG), false).unwrap();
+            let wal = options.open_on(Arc::new(of_writer.clone()), Path::new(LOG), false).unwrap();
             wal.stream("s").unwrap().append(text(0)).unwrap();
             *writer = Some(wal);
             return Err(io::ErrorKind::NotFound.into());
         }
         Ok(())
     });
-    let wal = small().open_on(Arc::new(storage), Path::new(LOG), true).unwrap();
-    assert_stream(&wal.stream("s").unwrap(), 0, &[text(0)]);
+    let wal = small().open_on(Arc::new(storage), Path::new(LOG), true);
+    (disk, wal)
+}
+
+#[test]
+fn log_that_is_being_created_is_not_damaged() {
+    let (_, wal) = open_while_created(without_journal());
+    assert_stream(&wal.unwrap().stream("s").unwrap(), 0, &[text(0)]);
+    // Without a directory of a stream, nothing shows that FORMAT was lost.
+    let (disk, wal) = open_while_created(small());
+    assert_eq!(wal.unwrap_err().kind(), ErrorKind::Missing);
+    assert_stream(&beside(&disk), 0, &[text(0)]);
 }
 
 #[test]
@@ -650,7 +665,7 @@ fn reader_never_mixes_a_stream_and_its_successor() {
     let mut is_new = Vec::new();
     for moment in 1..10 {
         let disk = SimStorage::new(moment);
-        let (wal, stream) = open(&HookedStorage::new(disk.clone()));
+        let (wal, stream) = open(&HookedStorage::new(disk.clone()), &small());
         let [old, new] = [0, 1000].map(|from| (from..from + 200).map(text).collect::<Vec<_>>());
         for text in &old {
             stream.append(text).unwrap();
@@ -689,7 +704,7 @@ fn reader_never_mixes_a_stream_and_its_successor() {
 fn reader_beside_poisoned_writer_sees_acknowledged() {
     let disk = SimStorage::new(2);
     let storage = HookedStorage::new(disk.clone());
-    let (wal, stream) = open(&storage);
+    let (wal, stream) = open(&storage, &without_journal());
     let mut entries = Vec::new();
     let mut number = 0;
     let mut poisoned = 0;
@@ -746,7 +761,7 @@ fn reader_beside_poisoned_writer_sees_acknowledged() {
 fn reader_beside_a_full_disk_sees_acknowledged() {
     let disk = SimStorage::new(3);
     let storage = HookedStorage::new(disk.clone());
-    let (wal, stream) = open(&storage);
+    let (wal, stream) = open(&storage, &without_journal());
     let mut entries = Vec::new();
     let mut first = 0;
     let mut number = 0;
@@ -807,7 +822,7 @@ fn reader_syncs_every_segment_that_it_shows() {
     const SEGMENTS: u64 = 40;
     let disk = SimStorage::new(4);
     let streams = StreamOptions::new().segment_bytes(64 << 10).durability(Durability::Flushed);
-    let options = Options::new().stream_defaults(streams.unsynced_bytes_max(1 << 30).unsynced_segments_max(1000));
+    let options = without_journal().stream_defaults(streams.unsynced_bytes_max(1 << 30).unsynced_segments_max(1000));
     let wal = options.open_on(Arc::new(disk.clone()), Path::new(LOG), false).unwrap();
     let stream = wal.stream("s").unwrap();
     let mut entries = Vec::new();

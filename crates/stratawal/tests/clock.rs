@@ -17,7 +17,8 @@ const PRESENT: u64 = 1_750_000_000 * SECOND;
 const FAR: u64 = PRESENT + 236 * 365 * DAY;
 
 fn open(storage: &(impl Storage + Clone + 'static)) -> Wal {
-    Options::new().open_on(Arc::new(storage.clone()), Path::new("/log"), false).unwrap()
+    // Each stream has a segment of its own from its first entry on.
+    Options::new().journal(false).open_on(Arc::new(storage.clone()), Path::new("/log"), false).unwrap()
 }
 
 fn at(micros: u64) -> SystemTime {

@@ -21,7 +21,7 @@ fn limit_files(current: u64) {
 
 fn open(dir: &Path) -> Wal {
     let options = StreamOptions::new().segment_bytes(64 << 10).durability(Durability::Flushed);
-    Options::new().stream_defaults(options).open(dir).unwrap()
+    Options::new().journal(false).stream_defaults(options).open(dir).unwrap()
 }
 
 #[test]

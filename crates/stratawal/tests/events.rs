@@ -57,7 +57,8 @@ fn every_opening_is_an_event() {
     let copy = tempfile::tempdir().unwrap();
     let seen = Seen::default();
     tracing::subscriber::with_default(Collect(Arc::clone(&seen)), || {
-        let wal = Wal::open(dir.path().join("log")).unwrap();
+        let options = Options::new().journal(false);
+        let wal = options.open(dir.path().join("log")).unwrap();
         let stream = wal.stream("s").unwrap();
         for i in 0..100 {
             stream.append(format!("entry {i}")).unwrap();
@@ -73,7 +74,7 @@ fn every_opening_is_an_event() {
                 }
             }
         }
-        let report = Wal::open(copy.path()).unwrap().stream("s").unwrap().report();
+        let report = options.open(copy.path()).unwrap().stream("s").unwrap().report();
         let (level, fields) = seen.lock().unwrap().pop().unwrap();
         assert_eq!(level, Level::INFO);
         let expected = [
@@ -93,7 +94,7 @@ fn every_opening_is_an_event() {
         drop(wal);
         let segment = std::fs::read_dir(dir.path().join("log/streams/s")).unwrap().next().unwrap().unwrap().path();
         std::fs::remove_file(segment).unwrap();
-        let wal = Wal::open(dir.path().join("log")).unwrap();
+        let wal = options.open(dir.path().join("log")).unwrap();
         assert_eq!(wal.stream("s").unwrap_err().kind(), ErrorKind::Damaged);
         let (level, fields) = seen.lock().unwrap().pop().unwrap();
         assert_eq!(level, Level::ERROR);
@@ -102,7 +103,7 @@ fn every_opening_is_an_event() {
 }
 
 fn open_with_journal(storage: impl Storage + 'static) -> Wal {
-    let options = Options::new().journal(true).journal_bytes(64 << 10).maintenance_thread(false);
+    let options = Options::new().journal_bytes(64 << 10).maintenance_thread(false);
     options.open_on(Arc::new(storage), Path::new("/log"), false).unwrap()
 }
 
@@ -151,7 +152,8 @@ fn journal_reports_its_opening_in_an_event() {
         let wal = open_with_journal(memory);
         let report = wal.journal_report().unwrap();
         assert!(report.clean && report.records == 0 && report.streams == 0, "{report:?}");
-        assert!(Options::new().open(tempfile::tempdir().unwrap().path()).unwrap().journal_report().is_none());
+        let without = Options::new().journal(false).open(tempfile::tempdir().unwrap().path()).unwrap();
+        assert!(without.journal_report().is_none());
     });
 }
 
@@ -165,7 +167,7 @@ fn damage_of_the_journal_is_an_event() {
         let killed = memory.snapshot();
         let path = Path::new("/log/journal/00000000000000000001.jnl");
         killed.open(path, Access::ReadWrite).unwrap().write_all_at(&[7; 64], 4096).unwrap();
-        let options = Options::new().journal(true).journal_bytes(64 << 10);
+        let options = Options::new().journal_bytes(64 << 10);
         let error = options.open_on(Arc::new(killed), Path::new("/log"), false).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Damaged);
         let (level, fields) = seen.lock().unwrap().pop().unwrap();

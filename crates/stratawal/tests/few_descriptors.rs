@@ -14,7 +14,9 @@ const STREAM: &str = "s";
 
 fn options() -> Options {
     let streams = StreamOptions::new().segment_bytes(64 << 10).durability(Durability::Flushed);
-    Options::new().stream_defaults(streams.unsynced_bytes_max(1 << 30).unsynced_segments_max(2 * SEGMENTS as usize))
+    Options::new()
+        .journal(false)
+        .stream_defaults(streams.unsynced_bytes_max(1 << 30).unsynced_segments_max(2 * SEGMENTS as usize))
 }
 
 fn entry(seq: u64) -> Vec<u8> {

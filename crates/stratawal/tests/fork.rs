@@ -88,13 +88,18 @@ fn is_locked(path: &Path) -> bool {
 fn child_that_drops_handles_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
-    let wal = Wal::open(&path).unwrap();
+    let wal = Options::new().sync_interval(None).open(&path).unwrap();
     let stream = wal.stream("s").unwrap();
     let mut held = stream.iter(..);
-    stream.append("0").unwrap();
-    stream.with_durability(Durability::Buffered).append("1").unwrap();
-    let file = std::fs::read_dir(path.join("streams/s")).unwrap().next().unwrap().unwrap().path();
-    let before = std::fs::read(&file).unwrap();
+    // This entry goes into the stream's file, because it is long.
+    let long = "0".repeat(100_000);
+    stream.append(&long).unwrap();
+    stream.append("1").unwrap();
+    stream.with_durability(Durability::Buffered).append("2").unwrap();
+    let segment = std::fs::read_dir(path.join("streams/s")).unwrap().next().unwrap().unwrap().path();
+    let journal = path.join("journal/00000000000000000001.jnl");
+    let files = || [&segment, &journal].map(|file| std::fs::read(file).unwrap());
+    let before = files();
     let child_wal = wal.clone();
     let child_stream = stream.clone();
     assert!(in_child(|| {
@@ -107,13 +112,13 @@ fn child_that_drops_handles_changes_nothing() {
         // last handles.
         drop((unleaked(&wal), unleaked(&stream)));
     }));
-    assert!(before == std::fs::read(&file).unwrap(), "the child has written, closed or shortened the file");
+    assert!(before == files(), "the child has written, closed or shortened a file");
     assert!(is_locked(&path), "the child has unlocked the log");
-    assert_eq!(stream.append("2").unwrap(), 2);
+    assert_eq!(stream.append("3").unwrap(), 3);
     wal.close().unwrap();
     let again = Wal::open(&path).unwrap();
     let entries: Vec<_> = again.stream("s").unwrap().iter(..).map(|entry| entry.unwrap().into_data()).collect();
-    assert_eq!(entries, ["0", "1", "2"]);
+    assert_eq!(entries, [&long, "1", "2", "3"]);
 }
 
 /// Copies the handle out of its variable, because in the child the parent's frames never drop it.

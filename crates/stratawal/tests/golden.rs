@@ -24,7 +24,7 @@ fn entry(stream: &str, seq: u64) -> Vec<u8> {
 }
 
 fn open(storage: &MemoryStorage) -> Wal {
-    let options = Options::new().stream_defaults(StreamOptions::new().frame_bytes(300));
+    let options = Options::new().journal(false).stream_defaults(StreamOptions::new().frame_bytes(300));
     options.open_on(Arc::new(storage.clone()), Path::new("/log"), false).unwrap()
 }
 
@@ -136,4 +136,27 @@ fn report_states_whether_a_stream_was_closed() {
     for (name, _, _, closed) in STREAMS {
         assert_eq!(wal.stream(name).unwrap().report().clean, closed, "{name}");
     }
+}
+
+/// Opening with the defaults gives the log a journal, and `journal(false)` takes it away.
+#[test]
+fn log_of_format_1_gets_a_journal_and_loses_it() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(&kept(), dir.path());
+    let format = || fs::read(dir.path().join("FORMAT")).unwrap();
+    let before = format();
+    assert_entries(&Options::new().open_read_only(dir.path()).unwrap());
+    assert!(!inspect::has_journal(dir.path()).unwrap(), "a reader changes nothing");
+    let wal = Wal::open(dir.path()).unwrap();
+    wal.stream("new").unwrap().append("in the journal alone").unwrap();
+    wal.close_fast().unwrap();
+    drop(wal);
+    assert!(inspect::has_journal(dir.path()).unwrap() && format() != before);
+    let wal = Options::new().journal(false).open(dir.path()).unwrap();
+    assert_eq!(wal.stream("new").unwrap().next_seq(), 1);
+    wal.delete_stream("new").unwrap();
+    assert_entries(&wal);
+    wal.close().unwrap();
+    assert!(!inspect::has_journal(dir.path()).unwrap() && format() == before);
+    assert!(!dir.path().join("journal").exists(), "no file of the journal is left");
 }

@@ -13,6 +13,11 @@ use stratawal_testkit::{Gate, HookedStorage, Operation};
 
 const LOG: &str = "/log";
 
+/// Each stream gets its file with its first entry.
+fn without_journal() -> Options {
+    Options::new().journal(false)
+}
+
 /// A stream that a full disk stopped has no entries, so it is forgotten with its last handle. While
 /// `Wal::sync` recovers the stream, it must not be opened a second time: the recovery would void
 /// the entries of the second instance.
@@ -20,7 +25,7 @@ const LOG: &str = "/log";
 fn sync_does_not_open_a_recovered_stream_twice() {
     let memory = MemoryStorage::new();
     let storage = HookedStorage::new(memory.clone());
-    let wal = Options::new().open_on(Arc::new(storage.clone()), Path::new(LOG), false).unwrap();
+    let wal = without_journal().open_on(Arc::new(storage.clone()), Path::new(LOG), false).unwrap();
     let first = wal.stream("s").unwrap();
     let done = AtomicBool::new(false);
     storage.set(move |operation, path| {
@@ -55,7 +60,7 @@ fn sync_does_not_open_a_recovered_stream_twice() {
     syncing.join().unwrap().unwrap();
     second.append(b"y").unwrap();
     let after_a_kill = memory.snapshot();
-    let wal = Options::new().open_on(Arc::new(after_a_kill), Path::new(LOG), false).unwrap();
+    let wal = without_journal().open_on(Arc::new(after_a_kill), Path::new(LOG), false).unwrap();
     assert!(wal.stream("s").unwrap().next_seq() >= 6, "acknowledged entries are lost");
 }
 
@@ -64,7 +69,7 @@ fn sync_does_not_open_a_recovered_stream_twice() {
 #[test]
 fn handle_dropped_after_a_close_keeps_the_reserve() {
     let memory = MemoryStorage::new();
-    let open = || Options::new().open_on(Arc::new(memory.clone()), Path::new(LOG), false).unwrap();
+    let open = || without_journal().open_on(Arc::new(memory.clone()), Path::new(LOG), false).unwrap();
     let reserve = Path::new("/log/RESERVE");
     let wal = open();
     let stream = wal.stream("s").unwrap();

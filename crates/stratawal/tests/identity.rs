@@ -151,25 +151,27 @@ fn reports_the_removed_directory(wal: &Wal, stream: &Stream) {
     assert_removed(wal.streams().map(drop), "streams");
     assert_removed(wal.stream("another").map(drop), "stream");
     assert_removed(wal.delete_stream("another"), "delete_stream");
-    assert_removed(wal.delete_stream("s"), "delete_stream of an open one");
     assert_removed(stream.truncate_from(1).map(drop), "truncate_from");
 }
 
 #[test]
 fn removed_directory_is_reported_by_every_call() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("log");
-    let wal = Wal::open(&path).unwrap();
-    let stream = wal.stream("s").unwrap();
-    stream.append("1").unwrap();
-    stream.append("2").unwrap();
-    fs::remove_dir_all(&path).unwrap();
-    reports_the_removed_directory(&wal, &stream);
-    // Another log with that name is not used instead.
-    let _other = Wal::open(&path).unwrap();
-    reports_the_removed_directory(&wal, &stream);
-    assert_removed(wal.sync(), "sync");
-    assert_removed(wal.close(), "close");
+    for journal in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let wal = Options::new().journal(journal).open(&path).unwrap();
+        let stream = wal.stream("s").unwrap();
+        stream.append("1").unwrap();
+        stream.append("2").unwrap();
+        fs::remove_dir_all(&path).unwrap();
+        reports_the_removed_directory(&wal, &stream);
+        // Another log with that name is not used instead.
+        let _other = Wal::open(&path).unwrap();
+        reports_the_removed_directory(&wal, &stream);
+        assert_removed(wal.delete_stream("s"), "delete_stream of an open one");
+        assert_removed(wal.sync(), "sync");
+        assert_removed(wal.close(), "close");
+    }
 }
 
 #[test]

@@ -248,3 +248,31 @@ fn keep_longer_records(is_full: bool, is_looked_up: bool) {
         assert!(!wal.stream("gone").unwrap().exists());
     }
 }
+
+/// The log has no journal, and the disk no room for one. FORMAT is the last file of a new journal
+/// that needs room, so the creation also fails there.
+#[test]
+fn log_without_a_journal_opens_on_a_full_disk() {
+    for mapped in [true, false] {
+        let sim = SimStorage::new(1);
+        let without = options(mapped).journal(false);
+        let wal = open(&sim, &without).unwrap();
+        append(&wal.stream("big").unwrap(), BIG_COUNT, BIG_LEN);
+        wal.close().unwrap();
+        drop(wal);
+        let mut kept_without = 0;
+        for room in (0..600 << 10).step_by(4 << 10) {
+            let sim = SimStorage::on(sim.disk(), 2);
+            let after = sim.disk().used() + room;
+            sim.set_faults(Some(Faults { after, fault: Fault::Capacity, forever: true }));
+            let wal = open(&sim, &options(mapped)).unwrap_or_else(|error| panic!("{room}: {error}"));
+            kept_without += u64::from(wal.journal_report().is_none());
+            wal.stream("big").unwrap().truncate_before(BIG_COUNT - 2).unwrap();
+            drop(wal);
+            let wal = open(&SimStorage::on(sim.disk(), 3), &options(mapped)).unwrap();
+            assert!(wal.journal_report().is_some(), "{room}: now there is room");
+            assert_entries(&wal.stream("big").unwrap(), BIG_COUNT - 2, BIG_COUNT);
+        }
+        assert!((50..100).contains(&kept_without), "{kept_without} of 150 openings found no room");
+    }
+}

@@ -15,9 +15,14 @@ const LOG: &str = "/log";
 /// After this time a file whose timestamp is the same is known to be unchanged.
 const SETTLED_MICROS: u64 = 3_100_000;
 
+/// Looks at the journal are in another file.
+fn without_journal() -> Options {
+    Options::new().journal(false)
+}
+
 fn small() -> Options {
     let streams = StreamOptions::new().segment_bytes(64 << 10).frame_bytes(500);
-    Options::new().stream_defaults(streams.unsynced_bytes_max(1 << 30).unsynced_segments_max(5))
+    without_journal().stream_defaults(streams.unsynced_bytes_max(1 << 30).unsynced_segments_max(5))
 }
 
 fn reader(disk: &SimStorage) -> Stream {
@@ -190,7 +195,7 @@ fn second_look_sees_the_same_as_a_first_look() {
 
 /// A log whose stream has a segment of 12 MB, and a reader whose reads are counted.
 fn twelve_megabytes(dir: &Path) -> (Stream, Stream, HookedStorage) {
-    let stream = Options::new().open(dir).unwrap().stream("s").unwrap();
+    let stream = without_journal().open(dir).unwrap().stream("s").unwrap();
     let buffered = stream.with_durability(Durability::Buffered);
     for i in 0..60_000_u64 {
         buffered.append(i.to_le_bytes().repeat(25)).unwrap();
@@ -262,7 +267,7 @@ fn look_at_a_closed_stream_reads_a_header() {
     assert!(read < 1 << 10, "{read} bytes");
     assert!(reader.report().clean && reader.next_seq() == 60_000);
     // Entries appended now are seen.
-    let writer = Options::new().open(dir.path()).unwrap().stream("s").unwrap();
+    let writer = without_journal().open(dir.path()).unwrap().stream("s").unwrap();
     writer.append("more").unwrap();
     reader.reopen().unwrap();
     assert_eq!(reader.last().unwrap().map(Entry::into_data).as_deref(), Some(&b"more"[..]));
@@ -335,7 +340,7 @@ fn late_frames_in_an_older_segment_are_seen() {
 fn log_restored_from_a_copy_is_seen() {
     let dir = tempfile::tempdir().unwrap();
     let streams = StreamOptions::new().segment_bytes(64 << 10);
-    let options = Options::new().stream_defaults(streams);
+    let options = without_journal().stream_defaults(streams);
     let append = |byte: u8, entries: u64| {
         let wal = options.open(dir.path()).unwrap();
         let stream = wal.stream("s").unwrap();
@@ -375,7 +380,7 @@ fn damage_to_new_entries_is_reported() {
     // or may not be valid.
     for (len, is_valid_before) in [(100, false), (100, true), (40_000, false), (40_000, true)] {
         let disk = SimStorage::new(len);
-        let options = Options::new().stream_defaults(StreamOptions::new().segment_bytes(1 << 20));
+        let options = without_journal().stream_defaults(StreamOptions::new().segment_bytes(1 << 20));
         let wal = options.open_on(Arc::new(disk.clone()), Path::new(LOG), false).unwrap();
         let writer = wal.stream("s").unwrap();
         for number in 0..20 {

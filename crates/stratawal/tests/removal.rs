@@ -9,10 +9,11 @@ use stratawal::{Durability, ErrorKind, Options, Wal};
 use stratawal_storage::MemoryStorage;
 use stratawal_testkit::{HookedStorage, Operation};
 
-/// A log of the streams "a" and "b", each with an entry pending in memory.
+/// A log without a journal, so that both streams have files. The streams "a" and "b" each have an
+/// entry pending in memory.
 fn log() -> (HookedStorage, Wal) {
     let storage = HookedStorage::new(MemoryStorage::new());
-    let wal = Options::new().open_on(Arc::new(storage.clone()), Path::new("/log"), false).unwrap();
+    let wal = Options::new().journal(false).open_on(Arc::new(storage.clone()), Path::new("/log"), false).unwrap();
     for name in ["a", "b"] {
         let stream = wal.stream(name).unwrap();
         stream.append(b"first").unwrap();

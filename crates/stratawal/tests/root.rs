@@ -150,6 +150,8 @@ fn link_under_a_streams_name_is_damage() {
     let log = dir.path().join("log");
     let wal = Wal::open(&log).unwrap();
     wal.stream("target").unwrap().append("1").unwrap();
+    wal.close().unwrap();
+    let wal = Wal::open(&log).unwrap();
     symlink("target", log.join("streams/link")).unwrap();
     symlink("nothing", log.join("streams/nowhere")).unwrap();
     fs::write(log.join("streams/file"), "text").unwrap();

@@ -100,7 +100,7 @@ fn existence(run: &Run<'_>, streams: u64) -> Answer<Figures> {
         let mut subject = kept(run, &setup)?;
         let (done, held) = appended(run, &**subject, streams, Duration::ZERO)?;
         let mut more: Vec<(&'static str, f64)> = held.figures().to_vec();
-        if run.kind.name.starts_with("stratawal-journal") {
+        if matches!(run.kind.name, "stratawal" | "stratawal-written") {
             let ((), closed) = seconds(|| ManuallyDrop::into_inner(subject).close_fast())?;
             let (again, opened) = seconds(|| kept(run, &setup))?;
             more.extend([("ms to close fast", closed * 1e3), ("ms to open it after that", opened * 1e3)]);

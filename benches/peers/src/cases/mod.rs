@@ -118,8 +118,8 @@ impl Case {
         match kind.name {
             "stratawal-mapped" => self.mapped,
             "stratawal-runs" | "stratawal-mapped-runs" => self.name.starts_with("W5"),
-            "stratawal-journal" => self.writes(),
-            "stratawal-journal-written" => self.writes() && self.level.is_some(),
+            "stratawal-off" => self.writes(),
+            "stratawal-written" => self.writes() && self.level.is_some(),
             "stratawal" => true,
             name if kind.is_raw() => self.raws.contains(&name),
             _ => self.peers,
@@ -201,10 +201,10 @@ const DISK: Case = Case { unit: "bytes an entry", raws: &["raw"], mapped: false,
 
 /// The logs that can have very many streams.
 const MANY: &[&str] =
-    &["stratawal", "stratawal-journal", "stratawal-journal-written", "ironwal", "raft-engine", "raft-log", "fjall"];
+    &["stratawal", "stratawal-off", "stratawal-written", "ironwal", "raft-engine", "raft-log", "fjall"];
 
 /// Those that create 100,000 streams in seconds, and stratawal without a journal.
-const FASTER: &[&str] = &["stratawal", "stratawal-journal", "stratawal-journal-written", "raft-engine", "raft-log"];
+const FASTER: &[&str] = &["stratawal", "stratawal-off", "stratawal-written", "raft-engine", "raft-log"];
 
 /// A case of very many streams that are appended to in turn.
 const TURN: Case = Case { only: MANY, raws: &["raw"], run: |run| many::in_turn(run, 64), ..APPEND };
@@ -354,8 +354,8 @@ pub(crate) const CASES: [Case; 36] = [
         what: "append 128 B, synced, 64 threads, 64 streams in turn",
         only: &[
             "stratawal",
-            "stratawal-journal",
-            "stratawal-journal-written",
+            "stratawal-off",
+            "stratawal-written",
             "ironwal",
             "raft-engine",
             "raft-log",
@@ -406,7 +406,7 @@ pub(crate) const CASES: [Case; 36] = [
         name: "W12p",
         what: "a reader in another process looks for new entries and finds none, p50",
         unit: "us",
-        only: &["stratawal", "stratawal-journal", "stratawal-journal-written"],
+        only: &["stratawal", "stratawal-off", "stratawal-written"],
         run: again::poll,
         ..EXIST
     },

@@ -36,9 +36,11 @@ pub(crate) fn open(setup: &Setup<'_>) -> Answer<Box<dyn Subject>> {
     if setup.name.contains("-mapped") {
         options = promise::map_reads(options);
     }
-    if setup.name.starts_with("stratawal-journal") {
-        options = options.journal(true).journal_mapped(!setup.name.ends_with("-written"));
-    }
+    options = match setup.name {
+        "stratawal-off" => options.journal(false),
+        "stratawal-written" => options.journal_mapped(false),
+        _ => options,
+    };
     if let Some(bytes) = setup.journal_bytes {
         options = options.journal_bytes(bytes);
     }

@@ -15,7 +15,11 @@ use crate::layout::{DIR, change, entry, new, read, segments_of};
 
 fn open(storage: &MemoryStorage, index_every: u64) -> Wal {
     let defaults = StreamOptions::new().frame_bytes(200).segment_bytes(64 << 10).index_interval_bytes(index_every);
-    Options::new().stream_defaults(defaults).open_on(Arc::new(storage.clone()), Path::new("/log"), false).unwrap()
+    Options::new()
+        .journal(false)
+        .stream_defaults(defaults)
+        .open_on(Arc::new(storage.clone()), Path::new("/log"), false)
+        .unwrap()
 }
 
 /// A closed stream with more than one segment.

@@ -14,8 +14,10 @@ use crate::frames;
 pub(crate) const DIR: &str = "/log/streams/s";
 
 fn options() -> Options {
-    // Index points are close together, so that some follow the damage.
+    // Without a journal, every entry is in a segment. Index points are close together, so that some
+    // follow the damage.
     Options::new()
+        .journal(false)
         .stream_defaults(StreamOptions::new().frame_bytes(200).segment_bytes(64 << 10).index_interval_bytes(500))
 }
 

@@ -10,36 +10,38 @@ use stratawal_testkit::{Crash, Disk, Rng, SimStorage};
 
 use crate::layout::{files, layouts};
 
-fn open(storage: SimStorage) -> stratawal::Result<Wal> {
-    Options::new().open_on(Arc::new(storage), Path::new("/above/log"), false)
+fn open(storage: SimStorage, journal: bool) -> stratawal::Result<Wal> {
+    let options = Options::new().journal(journal).maintenance_thread(false);
+    options.open_on(Arc::new(storage), Path::new("/above/log"), false)
 }
 
 /// Returns the disk after each change that creating a log makes.
-fn creation(disk: Disk) -> Vec<Disk> {
+fn creation(disk: Disk, journal: bool) -> Vec<Disk> {
     let storage = SimStorage::on(disk.clone(), 1);
     let seen = Arc::new(Mutex::new(vec![disk]));
     let seen_by_watch = Arc::clone(&seen);
     storage.watch(move |disk| seen_by_watch.lock().unwrap().push(disk.clone()));
-    open(storage.clone()).unwrap().close().unwrap();
+    open(storage.clone(), journal).unwrap().close().unwrap();
     storage.unwatch();
     std::mem::take(&mut seen.lock().unwrap())
 }
 
-/// Crashes in any way after each change of the disk, then again while the creation continues.
-#[test]
-fn interrupted_creation_continues() {
+/// Crashes in any way after each change of the disk, then again while the creation continues: after
+/// each change, or after one in `step`.
+fn interrupt_creation(journal: bool, step: usize) {
     const CRASHES: [Crash; 6] =
         [Crash::Kill, Crash::Lost, Crash::Kept, Crash::Prefix, Crash::Mixed(128), Crash::Mixed(232)];
     let mut rng = Rng::new(7);
-    let whole = creation(SimStorage::new(1).disk());
+    let whole = creation(SimStorage::new(1).disk(), journal);
     let mut cases = 0;
     for (i, disk) in whole.iter().enumerate() {
         for crash in CRASHES {
             let first = disk.crash(crash, &mut rng);
-            for (j, disk) in creation(first).iter().enumerate() {
+            for (j, disk) in creation(first, journal).iter().enumerate().skip(i % step).step_by(step) {
                 for again in CRASHES {
                     let storage = SimStorage::on(disk.crash(again, &mut rng), 3);
-                    let wal = open(storage).unwrap_or_else(|e| panic!("{crash:?} after {i}, {again:?} after {j}: {e}"));
+                    let wal = open(storage, journal)
+                        .unwrap_or_else(|e| panic!("{crash:?} after {i}, {again:?} after {j}: {e}"));
                     assert_eq!(wal.stream("s").unwrap().append("first").unwrap(), 0);
                     cases += 1;
                 }
@@ -47,6 +49,13 @@ fn interrupted_creation_continues() {
         }
     }
     assert!(cases > 1000, "only {cases} cases");
+}
+
+#[test]
+fn interrupted_creation_continues() {
+    interrupt_creation(false, 1);
+    // The creation of a journal changes the disk many times.
+    interrupt_creation(true, 9);
 }
 
 #[test]

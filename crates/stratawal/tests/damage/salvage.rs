@@ -253,7 +253,8 @@ fn undamaged_stream_is_salvaged_as_it_is_read() {
 /// is not damage.
 #[test]
 fn torn_tail_is_not_reported_as_lost() {
-    let options = || Options::new().stream_defaults(StreamOptions::new().segment_bytes(64 << 10).frame_bytes(500));
+    let options =
+        || Options::new().journal(false).stream_defaults(StreamOptions::new().segment_bytes(64 << 10).frame_bytes(500));
     let storage = SimStorage::new(9);
     let disks = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&disks);

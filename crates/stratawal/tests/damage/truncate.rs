@@ -266,7 +266,7 @@ fn open_stream_is_truncated_past_damage() {
 }
 
 fn sim(storage: &SimStorage) -> Wal {
-    let options = Options::new().stream_defaults(StreamOptions::new().segment_bytes(64 << 10));
+    let options = Options::new().journal(false).stream_defaults(StreamOptions::new().segment_bytes(64 << 10));
     options.open_on(Arc::new(storage.clone()), Path::new("/log"), false).unwrap()
 }
 

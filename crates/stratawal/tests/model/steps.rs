@@ -119,6 +119,14 @@ pub(crate) enum Position {
     Beyond(u16),
 }
 
+/// How the log keeps its commit journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Journal {
+    Without,
+    Mapped,
+    Written,
+}
+
 /// The options of the log until it is reopened.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup {
@@ -129,6 +137,7 @@ pub(crate) struct Setup {
     unsynced_segments: usize,
     small_cache: bool,
     map: bool,
+    journal: Journal,
 }
 
 impl Position {
@@ -153,6 +162,10 @@ pub(crate) fn bound_of(bound: Bound<Position>, model: &StreamModel) -> Bound<u64
 }
 
 impl Setup {
+    pub(crate) fn has_journal(self) -> bool {
+        self.journal != Journal::Without
+    }
+
     pub(crate) fn options(self) -> Options {
         let streams = StreamOptions::new()
             .durability(self.durability)
@@ -162,7 +175,15 @@ impl Setup {
             .index_interval_bytes(self.index_every)
             .unsynced_bytes_max(1 << 20)
             .unsynced_segments_max(self.unsynced_segments);
-        let options = Options::new().stream_defaults(streams);
+        let options = Options::new()
+            .stream_defaults(streams)
+            .journal(self.journal != Journal::Without)
+            .journal_mapped(self.journal == Journal::Mapped)
+            .journal_bytes(64 << 10)
+            // A kill continues with a copy of the directory.
+            .adopt_copy(true)
+            // Nothing changes a file while it is copied.
+            .maintenance_thread(false);
         let options = if self.small_cache { options.cache_bytes(0).cache_files(1).active_files(1) } else { options };
         if self.map { mapped(options) } else { options }
     }
@@ -220,8 +241,9 @@ pub(crate) fn setup() -> impl Strategy<Value = Setup> {
     let frame = prop_oneof![Just(1_usize), Just(300), Just(6 << 10), Just(1 << 20)];
     let buffer = prop_oneof![Just(1_usize), Just(5000), Just(256 << 10)];
     let index_every = prop_oneof![Just(1_u64), Just(500), Just(4 << 10), Just(1 << 20)];
-    (durability(), frame, buffer, index_every, 0..4_usize, any::<bool>(), any::<bool>()).prop_map(
-        |(durability, frame, buffer, index_every, unsynced_segments, small_cache, map)| Setup {
+    let journal = prop_oneof![Just(Journal::Mapped), Just(Journal::Written), Just(Journal::Without)];
+    (durability(), frame, buffer, index_every, 0..4_usize, any::<bool>(), any::<bool>(), journal).prop_map(
+        |(durability, frame, buffer, index_every, unsynced_segments, small_cache, map, journal)| Setup {
             durability,
             frame,
             buffer,
@@ -229,6 +251,7 @@ pub(crate) fn setup() -> impl Strategy<Value = Setup> {
             unsynced_segments,
             small_cache,
             map,
+            journal,
         },
     )
 }

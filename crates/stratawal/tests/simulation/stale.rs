@@ -17,7 +17,7 @@ const NEW: u8 = b'n';
 
 fn open(sim: &SimStorage) -> stratawal::Result<Wal> {
     let streams = StreamOptions::new().segment_bytes(64 << 10).frame_bytes(1);
-    Options::new().stream_defaults(streams).open_on(Arc::new(sim.clone()), Path::new("/log"), false)
+    Options::new().journal(false).stream_defaults(streams).open_on(Arc::new(sim.clone()), Path::new("/log"), false)
 }
 
 fn append_all(wal: &Wal, byte: u8) {
