@@ -9,6 +9,7 @@
 //! all. The next leader is woken first, so that its sync runs while the satisfied threads wake up.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use stratawal_sync::atomic::Ordering;
 use stratawal_sync::thread::yield_now;
@@ -210,6 +211,7 @@ impl Journal {
             (log.end, log.files_from(self.durable()))
         };
         let mut unwinding = Unwinding { journal: self, armed: true };
+        let began = Instant::now();
         let synced =
             files.iter().try_for_each(
                 |(file, from, to)| {
@@ -217,6 +219,9 @@ impl Journal {
                 },
             );
         unwinding.armed = false;
+        if synced.is_ok() {
+            self.sync_times.add(began.elapsed());
+        }
         let mut log = self.log.lock();
         if let Err(error) = synced {
             log.fail(&error);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use stratawal_frame::WalId;
 use stratawal_storage::{DirToSync, Storage};
 use stratawal_sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use stratawal_sync::{Mutex, fail_point};
+use stratawal_sync::{Durations, Mutex, fail_point};
 
 use crate::commit::GroupCommit;
 use crate::error::{Error, ErrorKind, Result};
@@ -156,6 +156,8 @@ pub struct Journal {
     pub(crate) is_failed: Arc<AtomicBool>,
     /// A random number that each restart increases by one.
     pub(crate) epoch: AtomicU64,
+    /// How long syncs for records took.
+    pub(crate) sync_times: Durations,
 }
 
 /// The state that the log lock guards.
@@ -805,6 +807,12 @@ impl Journal {
     #[must_use]
     pub fn failure(&self) -> Option<Error> {
         self.log.lock().failure.clone()
+    }
+
+    /// How long the syncs for records took.
+    #[must_use]
+    pub const fn sync_times(&self) -> &Durations {
+        &self.sync_times
     }
 
     /// The number of bytes from the last [`release`](Self::release) to the end.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use stratawal_frame::{Salt, WalId};
 use stratawal_storage::{Access, Storage};
 use stratawal_sync::atomic::{AtomicU64, Ordering};
-use stratawal_sync::{Mutex, fail_point};
+use stratawal_sync::{Durations, Mutex, fail_point};
 
 use crate::commit::GroupCommit;
 use crate::error::{Error, ErrorKind, Result};
@@ -210,6 +210,7 @@ impl Journal {
             // Random, so that a position of another journal is not mistaken for one of this
             // journal.
             epoch: AtomicU64::new(storage.random_u64() >> 1),
+            sync_times: Durations::default(),
         }
     }
 }

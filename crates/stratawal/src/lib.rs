@@ -106,8 +106,8 @@ pub use error::{DamageKind, Error, ErrorKind, Result};
 pub use follow::Follow;
 pub use options::Options;
 pub use stratawal_stream::{
-    Batch, CacheStats, Durability, Entry, FollowEvent, FollowStopper, Iter, JournalReport, OpenReport, Run, RunEntry,
-    StreamOptions, StreamStats, Ticket, TornTail, Visibility,
+    Batch, CacheStats, DiskUsage, Durability, Entry, FollowEvent, FollowStopper, Iter, JournalReport, JournalStats,
+    OpenReport, Run, RunEntry, StreamOptions, StreamStats, SyncTimes, Ticket, TornTail, Visibility,
 };
 pub use stream::Stream;
 pub use wal::{Stats, Wal};

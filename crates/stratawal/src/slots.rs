@@ -88,6 +88,14 @@ impl Slots {
         self.leave(slot);
     }
 
+    /// Returns the open streams, without those that are being opened or closed. All stay in use
+    /// until the result is dropped.
+    pub(crate) fn at_rest(&self) -> OpenStreams<'_> {
+        let shares: Vec<Arc<Slot>> = self.map.lock().values().cloned().collect();
+        let logs = shares.iter().filter_map(|slot| slot.log.try_lock()?.clone()).collect();
+        OpenStreams { slots: self, shares, logs }
+    }
+
     /// Returns the open streams, and waits for those that are being opened. All stay in use until
     /// the result is dropped.
     pub(crate) fn open(&self) -> OpenStreams<'_> {

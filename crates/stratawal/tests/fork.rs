@@ -54,6 +54,7 @@ fn refuses_everything(wal: &Wal) {
     assert!(is_forked(wal.streams()));
     assert!(is_forked(wal.sync()));
     assert!(is_forked(wal.stats()));
+    assert!(is_forked(wal.disk_usage()));
     assert!(is_forked(wal.delete_stream("s")));
     assert!(is_forked(wal.close()));
 }
@@ -69,6 +70,8 @@ fn stream_refuses_everything(stream: &stratawal::Stream) {
     assert!(is_forked(stream.sync()));
     assert!(is_forked(stream.reopen()));
     assert!(is_forked(stream.stats()));
+    assert!(is_forked(stream.disk_usage()));
+    assert!(is_forked(stream.close()));
     assert!(is_forked(stream.truncate_before(1)));
     assert!(is_forked(stream.truncate_from(0)));
     assert!(is_forked(stream.get(0)));

@@ -8,8 +8,8 @@ use stratawal_frame::WalId;
 use stratawal_index::{Cache, CacheLimits};
 use stratawal_segment::{MapPromise, SegmentWriter};
 use stratawal_storage::Storage;
-use stratawal_sync::Mutex;
 use stratawal_sync::atomic::{AtomicBool, Ordering};
+use stratawal_sync::{Durations, Mutex};
 
 use crate::active_files::ActiveFile;
 use crate::evicting_storage::EvictingStorage;
@@ -20,6 +20,7 @@ use crate::notify::{Notifier, NotifyReader};
 use crate::read::sealed::SealedSegment;
 use crate::read::snapshot::Snapshot;
 use crate::report::OpenReport;
+use crate::stats::SyncTimes;
 use crate::unsynced_files::UnsyncedFiles;
 use crate::write::buffer_pool::BufferPool;
 use crate::write::dir_sync::DirSyncs;
@@ -62,6 +63,8 @@ pub struct LogContext {
     /// Buffers for appending and for writing, shared by all streams.
     pub(crate) pending: Arc<BufferPool<PendingFrames>>,
     pub(crate) encoders: BufferPool<FrameEncoder>,
+    /// How long syncs of segment files took.
+    pub(crate) sync_times: Durations,
 }
 
 /// Use of the cache of sealed segments by all streams of a log.
@@ -103,6 +106,7 @@ impl LogContext {
             no_report: Arc::default(),
             pending: Arc::new(BufferPool::new()),
             encoders: BufferPool::new(),
+            sync_times: Durations::default(),
         }
     }
 
@@ -288,6 +292,12 @@ impl LogContext {
     pub fn cache_stats(&self) -> CacheStats {
         let stats = self.cache.stats();
         CacheStats { hits: stats.hits, misses: stats.misses, segments: stats.entries, bytes: stats.bytes }
+    }
+
+    /// How long the syncs of segment files took, of all streams.
+    #[must_use]
+    pub fn sync_times(&self) -> SyncTimes {
+        SyncTimes::of(&self.sync_times)
     }
 
     /// How many bytes the emergency reserve holds now, at most [`RESERVE_LEN`](crate::RESERVE_LEN).

@@ -104,7 +104,7 @@ pub use options::{Durability, StreamOptions, Visibility};
 pub use read::iter::Iter;
 pub use recovery::{Lost, Salvage, Salvaged, salvage};
 pub use report::{CheckState, JournalReport, OpenReport, StreamCheck, TornTail};
-pub use stats::StreamStats;
+pub use stats::{DiskUsage, JournalStats, StreamStats, SyncTimes};
 pub use stratawal_segment::MapPromise;
 pub use tickets::{LogTickets, Ticket};
 pub use verify::verify;

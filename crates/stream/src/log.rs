@@ -16,7 +16,7 @@ use crate::location::Location;
 use crate::options::{Durability, StreamOptions, Visibility};
 use crate::read::iter::Iter;
 use crate::report::OpenReport;
-use crate::stats::StreamStats;
+use crate::stats::{DiskUsage, StreamStats};
 use crate::tickets::{LogTickets, NoRoom, Ticket};
 
 /// A handle to one stream.
@@ -255,13 +255,21 @@ impl StreamLog {
         self.inner.end_seq(visibility)
     }
 
-    /// Measures the size of the stream. Briefly opens each segment's file. A file that another
-    /// thread or process removes at the same time is not counted.
+    /// The state of the stream, and what it has done. Opens no file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forked`].
+    pub fn stats(&self) -> Result<StreamStats> {
+        self.inner.stats()
+    }
+
+    /// Measures the disk space of the stream. Briefly opens each segment's file. A file that
+    /// another thread or process removes at the same time is not counted.
     ///
     /// # Errors
     /// I/O.
-    pub fn stats(&self) -> Result<StreamStats> {
-        self.inner.stats()
+    pub fn disk_usage(&self) -> Result<DiskUsage> {
+        self.inner.disk_usage()
     }
 }
 

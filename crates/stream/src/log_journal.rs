@@ -18,7 +18,7 @@ use stratawal_frame::{SeqNo, StreamId, WalId};
 use stratawal_journal::{Dropped, Error, Image, Journal, JournalOptions, Lsn, Position, Record, Result};
 use stratawal_storage::Storage;
 use stratawal_sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use stratawal_sync::{Mutex, OnceLock, Weak, fail_point, model};
+use stratawal_sync::{Counter, Mutex, OnceLock, Weak, fail_point, model};
 
 pub use self::carried::SettleCarried;
 use self::carried::{AllCarried, Carried, Settling};
@@ -30,6 +30,7 @@ use crate::journal_user::{BegunSync, Claim, JournalUser};
 use crate::watermarks::Watermarks;
 
 use crate::report::JournalReport;
+use crate::stats::{JournalStats, SyncTimes};
 
 /// The journal is maintained each time it has grown by this many bytes, or by an eighth of its
 /// capacity if that is less.
@@ -70,6 +71,8 @@ pub struct LogJournal {
     releasing: Mutex<Lsn>,
     /// How often space was freed.
     releases: AtomicU64,
+    /// How often an append found no room.
+    waits_for_room: Counter,
     /// Records were copied forward that may not be durable. Used under *releasing*.
     has_copies: AtomicBool,
     /// Set under *releasing*. From then on the journal is not restarted.
@@ -173,6 +176,7 @@ impl LogJournal {
             opened_at: end,
             releasing: Mutex::new(end),
             releases: AtomicU64::new(0),
+            waits_for_room: Counter::default(),
             has_copies: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             is_restarting: AtomicBool::new(false),
@@ -186,6 +190,23 @@ impl LogJournal {
     #[must_use]
     pub const fn report(&self) -> &JournalReport {
         &self.report
+    }
+
+    /// The state of the journal, and what it has done since it was opened. Opens no file.
+    #[must_use]
+    pub fn stats(&self) -> JournalStats {
+        // In this order, so that no end is shown beyond a later one.
+        let durable_lsn = self.journal.durable().0;
+        let needed_bytes = self.journal.needed_len();
+        JournalStats {
+            durable_lsn,
+            end_lsn: self.journal.end().0,
+            needed_bytes,
+            capacity_bytes: self.capacity(),
+            sync_times: SyncTimes::of(self.journal.sync_times()),
+            releases: self.releases.load(Ordering::Relaxed),
+            waits_for_room: self.waits_for_room.get(),
+        }
     }
 
     /// The bytes of the journal's files.
@@ -424,6 +445,7 @@ impl LogJournal {
     /// Makes room for an append that found none, unless another thread did while this one waited.
     /// The caller holds no lock.
     pub(crate) fn make_room(&self) -> Result<()> {
+        self.waits_for_room.add(1);
         // Acquire; pairs with the Release in `release`.
         let before = self.releases.load(Ordering::Acquire);
         self.settle_largest_carried();

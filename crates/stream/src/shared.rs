@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::location::Location;
 use crate::options::StreamOptions;
 use crate::read::snapshot::Snapshot;
+use crate::stats::Meters;
 use crate::truncation_log::TruncationLog;
 use crate::watermarks::Watermarks;
 
@@ -23,6 +24,7 @@ pub(crate) struct Shared {
     /// The segments that readers see.
     pub(crate) snapshot: Published<Snapshot>,
     pub(crate) truncations: TruncationLog,
+    pub(crate) meters: Meters,
 }
 
 impl Shared {

@@ -128,7 +128,7 @@ fn next_segment_recreates_the_reserve() {
     let log = open(&storage);
     let reserve = || storage.open(Path::new("/RESERVE"), Access::Read).and_then(|file| file.len()).unwrap_or(0);
     let entry = vec![7; 1000];
-    while log.stats().unwrap().disk_bytes < 60 << 10 {
+    while log.disk_usage().unwrap().segment_bytes < 60 << 10 {
         log.append(&entry, Durability::Synced).unwrap();
     }
     assert_eq!(reserve(), RESERVE_LEN);
@@ -170,7 +170,7 @@ fn appends_on_a_full_disk_keep_the_reserve() {
     let storage = memory();
     let log = open(&storage);
     let entry = vec![7; 1000];
-    while log.stats().unwrap().disk_bytes < 60 << 10 {
+    while log.disk_usage().unwrap().segment_bytes < 60 << 10 {
         log.append(&entry, Durability::Synced).unwrap();
     }
     let used = u64::MAX - storage.free_space(Path::new("/")).unwrap();
@@ -357,8 +357,8 @@ fn dropping_all_entries_works_without_a_reserve() {
         let options = StreamOptions::new().segment_bytes(256 << 10);
         let log = StreamLog::open(context, location(), options).unwrap();
         let entry = vec![7; 3000];
-        let size = |log: &StreamLog| log.stats().unwrap();
-        while size(&log).segments < segments || size(&log).disk_bytes < segments * (200 << 10) {
+        let size = |log: &StreamLog| log.disk_usage().unwrap();
+        while size(&log).segments < segments || size(&log).segment_bytes < segments * (200 << 10) {
             log.append(&entry, Durability::Synced).unwrap();
         }
         let full = storage.clone().with_capacity(u64::MAX - storage.free_space(Path::new("/")).unwrap());
@@ -371,7 +371,7 @@ fn dropping_all_entries_works_without_a_reserve() {
         } else {
             dropped.unwrap();
             assert_eq!(size(&log).segments, 1);
-            assert!(size(&log).disk_bytes < 64 << 10, "the older segment made room for a new one");
+            assert!(size(&log).segment_bytes < 64 << 10, "the older segment made room for a new one");
             assert!(full.free_space(Path::new("/")).unwrap() > 400 << 10);
         }
         log.close().unwrap();

@@ -347,7 +347,7 @@ fn stats_do_not_fail_beside_removals() {
         let log = stream(&storage);
         let remover = log.clone();
         at_next_open(&storage, move || remove(&remover));
-        assert_eq!(log.stats().unwrap().segments, segments);
+        assert_eq!(log.disk_usage().unwrap().segments, segments);
     }
 }
 
@@ -372,7 +372,7 @@ fn reads_after_a_close_see_the_next_owners_changes() {
         assert_eq!(forward.next().unwrap().unwrap_err().kind(), expected);
         assert_eq!(backward.next_back().unwrap().unwrap_err().kind(), expected);
         assert!(forward.next().is_none() && backward.next().is_none());
-        assert!(log.stats().unwrap().segments <= 2, "files that are gone are not counted");
+        assert!(log.disk_usage().unwrap().segments <= 2, "files that are gone are not counted");
     }
 }
 

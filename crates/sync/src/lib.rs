@@ -5,9 +5,9 @@
 //!
 //! Invariant: no crate above names the primitives of the standard library, `arc-swap` or the model
 //! checker. Under `--cfg stratawal_loom` this crate's names mean the model checker's primitives,
-//! while the code of the crates above is the code that ships. (`Arc` is always the standard
-//! library's, and the crates above import it from there. The in-memory storage has its own locks,
-//! which the model checker does not see.)
+//! while the code of the crates above is the code that ships. (`Arc` and [`Counter`] are always the
+//! standard library's, and the crates above import it from there. The in-memory storage has its own
+//! locks, which the model checker does not see.)
 //!
 //! A panic does not poison the locks here. Code that must know whether a holder unwound records it
 //! in the data that the lock guards.
@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod bit_set;
+mod counter;
 mod fail_point;
 pub mod model;
 mod mutex;
@@ -29,6 +30,7 @@ use loom::sync as primitives;
 use std::sync as primitives;
 
 pub use bit_set::AtomicBitSet;
+pub use counter::{Counter, DURATION_CLASSES, Durations};
 pub use mutex::{Condvar, Mutex};
 pub use primitives::{MutexGuard, atomic};
 pub use published::Published;

@@ -26,6 +26,7 @@ use crate::read::journal_entries::JournalEntries;
 use crate::removal::Removals;
 use crate::report::OpenReport;
 use crate::shared::Shared;
+use crate::stats::Meters;
 use crate::truncation_log::TruncationLog;
 use crate::watermarks::Watermarks;
 use crate::write::commit::Group;
@@ -161,6 +162,7 @@ fn build(
         watermarks: Arc::clone(&watermarks),
         snapshot: Published::new(no_segments),
         truncations: TruncationLog::new(),
+        meters: Meters::default(),
     });
     let mut tail = Tail::new(0, 0, None, Arc::clone(&shared.context.pending));
     let mut writer = install(&shared, &report, &mut tail, recovered, None);
@@ -176,9 +178,7 @@ fn build(
     }
     let group = Group::new(tail, Some(writer), watermarks, shared.location.shared_name());
     let refused = if is_read_only { Some(Error::new(ErrorKind::ReadOnly, &shared.location)) } else { full };
-    if let Some(error) = refused {
-        group.lock().set_error(error);
-    }
+    refused.into_iter().for_each(|error| group.lock().set_error(error));
     let inner = Arc::new(Inner {
         shared,
         group,

@@ -61,6 +61,9 @@ impl OpenSegments {
 
     /// Shows readers that the entries below `end_seq` are in the file.
     fn drained_to(&mut self, end_seq: u64) {
+        let meters = &self.shared.meters;
+        meters.writes.add(1);
+        meters.written_entries.add(end_seq - self.active.end_seq);
         self.active.end_seq = end_seq;
         self.active.live.set_end(self.active.end_offset());
         self.shared.watermarks.set_drained(end_seq);

@@ -135,6 +135,11 @@ impl PendingFrames {
         self.data.capacity() + 4 * self.ends.capacity()
     }
 
+    /// The bytes of allocated memory.
+    pub(crate) fn memory(&self) -> usize {
+        self.capacity() + self.frames.capacity() * size_of::<PendingFrame>()
+    }
+
     /// Whether a stream keeps this buffer for itself.
     pub(super) fn is_short(&self) -> bool {
         self.data.capacity() <= OWN_BUFFER_LEN_MAX && self.ends.capacity() <= OWN_BUFFER_LEN_MAX / 4

@@ -1,9 +1,10 @@
 //! Makes segments durable, raises the durable watermark, and attests it with a MARK.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use stratawal_frame::SeqNo;
-use stratawal_segment::{Access, ControlContext, SegmentFile};
+use stratawal_segment::{Access, ControlContext, SegmentFile, SegmentWriter};
 use stratawal_sync::fail_point;
 
 use crate::error::Result;
@@ -39,6 +40,17 @@ impl Writer {
     }
 }
 
+impl Shared {
+    /// Syncs the file of `writer`, and measures the time.
+    fn timed_sync(&self, writer: &SegmentWriter) -> stratawal_segment::Result<()> {
+        let began = Instant::now();
+        writer.sync()?;
+        self.context.sync_times.add(began.elapsed());
+        self.meters.syncs.add(1);
+        Ok(())
+    }
+}
+
 impl OpenSegments {
     /// Makes all drained entries durable, oldest first, and raises the watermark. Does nothing if
     /// they are already durable.
@@ -53,7 +65,7 @@ impl OpenSegments {
         }
         fail_point!(AttestedBeforeSync, self.advance_durable(end_seq)?);
         if !fail_point!(AcknowledgedBeforeSync) {
-            self.active.writer.sync().map_err(|e| self.shared.segment_error(e))?;
+            self.shared.timed_sync(&self.active.writer).map_err(|e| self.shared.segment_error(e))?;
         }
         self.advance_durable(end_seq)
     }
@@ -62,7 +74,7 @@ impl OpenSegments {
     /// segment raises no watermark.
     pub(super) fn settle_all(&mut self) -> Result<()> {
         self.settle_finished()?;
-        self.active.writer.sync().map_err(|e| self.shared.segment_error(e))?;
+        self.shared.timed_sync(&self.active.writer).map_err(|e| self.shared.segment_error(e))?;
         self.advance_durable(self.active.end_seq)
     }
 
@@ -83,7 +95,7 @@ impl OpenSegments {
             let reopened = SegmentFile::open(context.storage(), &location.dir(), oldest.writer.id(), Access::ReadWrite);
             reopened.and_then(|file| file.sync())
         } else {
-            oldest.writer.sync()
+            self.shared.timed_sync(&oldest.writer)
         };
         synced.map_err(|e| self.shared.segment_error(e))?;
         oldest.writer.trim_to_trailer().map_err(|e| self.shared.segment_error(e))?;

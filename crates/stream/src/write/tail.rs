@@ -167,6 +167,15 @@ impl Tail {
         }
     }
 
+    /// The bytes of memory that the entries here take, with those that a leader is writing and
+    /// those that the commit journal may still be needed for.
+    pub(crate) fn memory(&self) -> usize {
+        let in_flight = self.in_flight.as_ref().map_or(0, |work| work.memory());
+        let retained = self.journaled.iter().flat_map(|journaled| journaled.retained());
+        let retained: usize = retained.map(PendingFrames::memory).sum();
+        self.pending.memory() + in_flight + retained
+    }
+
     /// The number of pending bytes, without those that a leader is writing.
     pub(crate) fn pending_len(&self) -> usize {
         self.pending.len()
