@@ -39,7 +39,7 @@ impl TicketThreads {
         let mut threads =
             Self { tickets: Arc::clone(tickets), driver: None, caller: None, storage: Arc::clone(storage) };
         // If the second one cannot be started, dropping this stops the first.
-        threads.driver = Some(Running::start(DRIVER, tickets, LogTickets::drive_in_this_thread, |tickets| {
+        threads.driver = Some(Running::start(DRIVER, tickets, LogTickets::drive_in_this_thread, |tickets, _| {
             // A leader that panics fails its stream, whose tickets then complete with the error.
             catch_unwind(AssertUnwindSafe(|| tickets.drive())).unwrap_or(true)
         })?);
@@ -56,7 +56,7 @@ impl Running {
         name: &str,
         tickets: &Arc<LogTickets>,
         begin: fn(&LogTickets),
-        work: fn(&LogTickets) -> bool,
+        work: fn(&LogTickets, stopping: bool) -> bool,
     ) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let run = {
@@ -67,7 +67,7 @@ impl Running {
                     // Loaded first: work that was added before the stop is done. Acquire; pairs
                     // with the Release in `stop`.
                     let stopping = stop.load(Ordering::Acquire);
-                    if work(&tickets) {
+                    if work(&tickets, stopping) {
                         continue;
                     }
                     if stopping {

@@ -508,7 +508,7 @@ impl Wal {
         self.inner.tickets.started.store(true, Ordering::Release);
         let tickets = &self.inner.tickets.tickets;
         let driven = tickets.drive();
-        tickets.run_callbacks() || driven
+        tickets.run_callbacks(false) || driven
     }
 
     pub(crate) fn slots(&self) -> &Slots {

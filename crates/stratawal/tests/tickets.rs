@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use stratawal::{Batch, Durability, ErrorKind, Options, Stream, StreamOptions, Ticket, Wal};
+use stratawal::{Batch, Durability, ErrorKind, FollowEvent, Options, Stream, StreamOptions, Ticket, Visibility, Wal};
 use stratawal_testkit::{Fault, Faults, Gate, HookedStorage, Operation, SimStorage};
 
 /// A log without and one with a journal.
@@ -488,6 +488,79 @@ fn tickets_of_a_closed_stream_complete() {
         stream.submit(&batch("closes")).unwrap().on_done(move |_| done.send(in_callback.close()).unwrap());
         is_done.recv_timeout(LONG).unwrap().unwrap();
         assert_eq!(wal.stream("s").unwrap().next_seq(), 1001);
+        wal.close().unwrap();
+    }
+}
+
+#[test]
+fn callback_is_called_after_a_close_too() {
+    for in_callback in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let wal = Wal::open(dir.path()).unwrap();
+        let stream = wal.stream("s").unwrap();
+        let tickets: Vec<Ticket> = (0..3).map(|_| stream.submit(&batch("x")).unwrap()).collect();
+        if in_callback {
+            let (done, is_done) = mpsc::channel();
+            stream.submit(&batch("closes")).unwrap().on_done(move |_| done.send(wal.close()).unwrap());
+            is_done.recv_timeout(LONG).unwrap().unwrap();
+        } else {
+            wal.close().unwrap();
+        }
+        let (done, is_done) = mpsc::channel();
+        for ticket in tickets {
+            let done = done.clone();
+            ticket.on_done(move |outcome| done.send(outcome.unwrap().start).unwrap());
+        }
+        let mut seqs: Vec<u64> = (0..3).map(|_| is_done.recv_timeout(LONG).expect("it is called")).collect();
+        seqs.sort_unstable();
+        assert_eq!(seqs, [0, 1, 2]);
+    }
+}
+
+/// Tickets that need only be accepted complete before their entries are written.
+#[test]
+fn buffered_tickets_do_not_fill_the_memory() {
+    const COUNT: u64 = 400;
+    for journal in JOURNAL {
+        let dir = tempfile::tempdir().unwrap();
+        let wal = options(journal).sync_interval(None).open(dir.path()).unwrap();
+        let buffered = StreamOptions::new().durability(Durability::Buffered).buffer_bytes(64 << 10);
+        let stream = wal.stream_with("s", buffered).unwrap();
+        let entry = batch(vec![7; 16 << 10]);
+        for _ in 0..COUNT {
+            wait(stream.submit(&entry).unwrap()).unwrap();
+        }
+        let began = Instant::now();
+        // At most the bound of the tail is not flushed: 256 KiB.
+        while stream.stable_seq() + 16 < COUNT {
+            assert!(began.elapsed() < LONG, "journal {journal}: {} are written", stream.stable_seq());
+            thread::sleep(Duration::from_millis(1));
+        }
+        wal.close().unwrap();
+    }
+}
+
+#[test]
+fn followers_see_the_entries_of_tickets() {
+    for journal in JOURNAL {
+        let dir = tempfile::tempdir().unwrap();
+        let wal = options(journal).open(dir.path()).unwrap();
+        let stream = wal.stream("s").unwrap();
+        for visibility in [Visibility::Stable, Visibility::Accepted] {
+            let from = stream.next_seq();
+            let follow = stream.with_visibility(visibility).follow(from);
+            let (done, is_done) = mpsc::channel();
+            thread::spawn(move || {
+                let seq = |event| match event {
+                    Ok(FollowEvent::Entry(entry)) => entry.seq(),
+                    other => panic!("{other:?}"),
+                };
+                done.send(follow.take(100).map(seq).collect::<Vec<u64>>()).unwrap();
+            });
+            (0..100).for_each(|_| drop(stream.submit(&batch("x")).unwrap()));
+            let seqs = is_done.recv_timeout(LONG).expect("it is woken");
+            assert_eq!(seqs, (from..from + 100).collect::<Vec<_>>());
+        }
         wal.close().unwrap();
     }
 }

@@ -62,8 +62,7 @@ pub struct LogTickets {
     room: Condvar,
     /// The streams that the next round takes.
     streams: Mutex<Vec<Arc<Inner>>>,
-    /// The callbacks of complete tickets, in the order in which they are called.
-    calls: Mutex<VecDeque<Call>>,
+    calls: Mutex<Calls>,
     driver: OnceLock<Thread>,
     caller: OnceLock<Thread>,
 }
@@ -77,6 +76,15 @@ struct Budget {
     waiting: usize,
     /// How many tickets the last round completed.
     last_completed: usize,
+}
+
+/// The callbacks that are due.
+#[derive(Default)]
+struct Calls {
+    /// In the order in which they are called.
+    queue: VecDeque<Call>,
+    /// No thread calls callbacks any more.
+    is_over: bool,
 }
 
 /// A callback that is due.
@@ -128,7 +136,7 @@ impl LogTickets {
             budget: Mutex::new(Budget::default()),
             room: Condvar::new(),
             streams: Mutex::new(Vec::new()),
-            calls: Mutex::new(VecDeque::new()),
+            calls: Mutex::new(Calls::default()),
             driver: OnceLock::new(),
             caller: OnceLock::new(),
         }
@@ -193,15 +201,34 @@ impl LogTickets {
     }
 
     /// Has callbacks called. The caller holds the lock of the queue, so that the callbacks of a
-    /// stream are called in the order of its seqs.
-    pub(crate) fn call_later(&self, calls: Vec<Call>) {
+    /// stream are called in the order of its seqs. Returns those that the caller has to call itself
+    /// once it holds no lock, because the log is closed.
+    #[must_use]
+    pub(crate) fn call_later(&self, calls: Vec<Call>) -> Vec<Call> {
         if calls.is_empty() {
-            return;
+            return calls;
         }
-        self.calls.lock().extend(calls);
+        {
+            let mut due = self.calls.lock();
+            if due.is_over {
+                return calls;
+            }
+            due.queue.extend(calls);
+        }
         if let Some(caller) = self.caller.get() {
             caller.unpark();
         }
+        Vec::new()
+    }
+
+    /// Calls a callback. One that panics harms no other; the panic is an event.
+    pub(crate) fn run(&self, call: Call) {
+        let Call { queue, callback, outcome, cost } = call;
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| callback(outcome))) {
+            events::callback_panicked(queue.stream());
+            drop_quietly(panic);
+        }
+        self.release(cost);
     }
 }
 
@@ -231,7 +258,8 @@ impl LogTickets {
         let begun: Vec<(&Arc<Inner>, Begun)> =
             due.streams.iter().map(|stream| (stream, stream.begin_tickets())).collect();
         sync_journal(&begun);
-        let (in_files, in_journal): (Vec<_>, Vec<_>) = begun.into_iter().partition(|(_, begun)| begun.is_in_files());
+        let (in_files, in_journal): (Vec<_>, Vec<_>) =
+            begun.iter().cloned().partition(|(_, begun)| begun.is_in_files());
         for (stream, begun) in in_journal {
             completed += stream.finish_tickets(begun);
         }
@@ -244,7 +272,7 @@ impl LogTickets {
         let finished = in_batches(&in_files, BATCH_LEN_MAX, finish);
         debug_assert!(finished.is_ok(), "no batch fails");
         completed += *of_files.lock();
-        due.streams.iter().for_each(|stream| stream.drain_after_tickets());
+        begun.iter().for_each(|(stream, begun)| stream.bound_tail_after_tickets(begun));
         self.budget.lock().last_completed = completed;
         due.end();
         true
@@ -265,20 +293,21 @@ impl LogTickets {
         }
     }
 
-    /// Calls the callbacks that are due. Returns whether there were any. A callback that panics
-    /// harms no other; the panic is an event.
-    pub fn run_callbacks(&self) -> bool {
+    /// Calls the callbacks that are due. Returns whether there were any. With `stopping`, callbacks
+    /// that are due later are called by the threads that register them.
+    pub fn run_callbacks(&self, stopping: bool) -> bool {
         let mut any = false;
         loop {
             // The lock is not held while a callback runs.
-            let Some(call) = self.calls.lock().pop_front() else { return any };
+            let call = {
+                let mut due = self.calls.lock();
+                let call = due.queue.pop_front();
+                due.is_over |= stopping && call.is_none();
+                call
+            };
+            let Some(call) = call else { return any };
             any = true;
-            let Call { queue, callback, outcome, cost } = call;
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| callback(outcome))) {
-                events::callback_panicked(queue.stream());
-                drop_quietly(panic);
-            }
-            self.release(cost);
+            self.run(call);
         }
     }
 }

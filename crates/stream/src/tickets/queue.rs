@@ -86,6 +86,7 @@ enum Interest {
 #[derive(Default)]
 pub(crate) struct Completion {
     wakers: Vec<Waker>,
+    calls: Vec<Call>,
     released: Cost,
     count: usize,
 }
@@ -179,7 +180,7 @@ impl TicketQueue {
         // The errors are stored before the number that makes a ticket look for its error.
         self.failed_len.store(state.failed.len() as u64);
         self.completed.store(state.first);
-        self.log.call_later(calls);
+        done.calls = self.log.call_later(calls);
         drop(state);
         done
     }
@@ -194,6 +195,7 @@ impl TicketQueue {
                 drop_quietly(panic);
             }
         }
+        done.calls.into_iter().for_each(|call| self.log.run(call));
         done.count
     }
 
@@ -252,7 +254,10 @@ impl TicketQueue {
         let outcome = state.failed.remove(&number).map_or(Ok(seqs), Err);
         self.failed_len.store(state.failed.len() as u64);
         // The ticket has already given its room back.
-        self.log.call_later(vec![Call { queue: Arc::clone(self), callback, outcome, cost: Cost::default() }]);
+        let call = Call { queue: Arc::clone(self), callback, outcome, cost: Cost::default() };
+        let mine = self.log.call_later(vec![call]);
+        drop(state);
+        mine.into_iter().for_each(|call| self.log.run(call));
     }
 
     /// The ticket was dropped. Nothing is cancelled.

@@ -102,7 +102,8 @@ impl Ticket {
     /// outcome. Its ticket counts as in flight until it returns, so many slow callbacks stop
     /// further submits. In a callback, a submit refuses where it would wait otherwise. If a
     /// callback panics, the others are still called. Closing the log waits until every callback has
-    /// returned, unless a callback closes it. In a forked child, no callback is called.
+    /// returned, unless a callback closes it; after that, this calls `callback` itself. In a forked
+    /// child, no callback is called.
     pub fn on_done(mut self, callback: impl FnOnce(Result<Range<u64>>) + Send + 'static) {
         if self.queue.check_process().is_err() {
             return;

@@ -127,7 +127,7 @@ impl Inner {
 
     /// Writes the tail to the file once it has reached its length, unless another thread leads. If
     /// the tail is four times that length, waits for that leader.
-    fn bound_memory(&self, pending_len: usize, target: CommitTarget) -> Result<()> {
+    pub(super) fn bound_memory(&self, pending_len: usize, target: CommitTarget) -> Result<()> {
         const BUFFERS_MAX: usize = 4;
         let is_too_long = pending_len >= BUFFERS_MAX * self.shared.options.buffer_bytes;
         if is_too_long || self.group.is_free() {

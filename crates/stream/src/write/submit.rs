@@ -230,9 +230,18 @@ impl Inner {
         count + queue.announce(completion)
     }
 
-    /// Drains the tail after a round if it is long, as an append does.
-    pub(crate) fn drain_after_tickets(&self) {
-        // A stream that fails here reports it to its next append.
+    /// Bounds the length of the tail after a round, as appends do. A stream that fails here reports
+    /// it to its next append.
+    pub(crate) fn bound_tail_after_tickets(&self, begun: &Begun) {
         let _ = self.drain_if_long();
+        if begun.durability == Durability::Buffered {
+            let state = self.group.lock();
+            let len = state.tail.pending_len();
+            let target = self.group.target(&state);
+            drop(state);
+            if len >= self.shared.options.buffer_bytes {
+                let _ = self.bound_memory(len, target);
+            }
+        }
     }
 }
