@@ -104,7 +104,7 @@ fn child(dir: &str, life: u64) {
         for (name, t) in OWN.iter().zip(THREADS..) {
             scope.spawn(move || {
                 seed_fault_of_env();
-                let mut recorder = Recorder::new(wal, name, life << 32);
+                let mut recorder = Recorder::new(wal, name, life << 32).with_tickets();
                 let mut rng = Rng::new(life << 8 | t);
                 recorder.record_found();
                 loop {
@@ -132,7 +132,10 @@ fn work(streams: &[Stream; 3], next_change: &AtomicU64, rng: &mut Rng) {
         let stream = streams[at].with_durability(durability);
         let count = if rng.chance(32) { 1 + rng.below(300) } else { 1 + rng.below(4) };
         let batch: Batch = (0..count).map(|i| entry_of(change, i, count)).collect();
-        let seqs = stream.append_batch(&batch).unwrap();
+        let seqs = match change % 2 {
+            0 => stream.append_batch(&batch).unwrap(),
+            _ => stream.submit(&batch).unwrap().wait().unwrap(),
+        };
         if durability >= Durability::Flushed {
             Event::Kept { stream: at, seq: seqs.start, change, count }.print();
         }

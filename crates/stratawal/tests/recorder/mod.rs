@@ -64,12 +64,19 @@ pub(crate) struct Recorder {
     name: String,
     stream: Stream,
     number: u64,
+    /// Whether some appends are tickets, which need the log's own threads.
+    has_tickets: bool,
 }
 
 impl Recorder {
     /// Creates a recorder for the stream `name`, whose first change has this number.
     pub(crate) fn new(wal: &Wal, name: &str, number: u64) -> Self {
-        Self { wal: wal.clone(), name: name.to_owned(), stream: wal.stream(name).unwrap(), number }
+        Self { wal: wal.clone(), name: name.to_owned(), stream: wal.stream(name).unwrap(), number, has_tickets: false }
+    }
+
+    /// Has some appends made by tickets.
+    pub(crate) fn with_tickets(self) -> Self {
+        Self { has_tickets: true, ..self }
     }
 
     /// The number of the next change.
@@ -116,7 +123,12 @@ impl Recorder {
         let next = self.stream.next_seq();
         self.record(&format!("append {next} {count}"));
         let batch: Batch = (0..count).map(|i| entry_of(self.number, i, count)).collect();
-        let seqs = self.stream.with_durability(durability).append_batch(&batch).unwrap();
+        let stream = self.stream.with_durability(durability);
+        let seqs = match self.number % 4 {
+            0 => stream.append_if(next, &batch).unwrap(),
+            1 | 2 if self.has_tickets => stream.submit(&batch).unwrap().wait().unwrap(),
+            _ => stream.append_batch(&batch).unwrap(),
+        };
         assert_eq!(seqs, next..next + count);
         self.record_done(durability as usize);
     }
