@@ -142,7 +142,9 @@ impl Append {
         let wal = self.common.result(open_to_write(&self.common.dir))?;
         let mut appender = self.appender(&wal, gate)?;
         let result = self.append_all(&mut appender);
-        // Closed even after an error, so that the next open scans nothing.
+        // Closed even after an error, so that the next open scans nothing. Not closed fast, because
+        // the log could not be copied then. If a killed process left many streams in the journal,
+        // this takes a while, once.
         let closed = self.common.result(wal.close());
         result.and(closed).map_err(|failure| failure.with(appender.done_before().as_deref()))?;
         self.print_summary(&appender, began)?;

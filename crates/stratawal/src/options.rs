@@ -161,8 +161,8 @@ impl Options {
     /// [`Durability`](crate::Durability) holds as it does without a journal.
     ///
     /// # Cost
-    /// - Disk: a new log has a journal of 256 KiB, and prepares another file of that length while
-    ///   its maintenance thread runs. As entries wait in it, the journal grows up to
+    /// - Disk: a new log has a journal of 256 KiB, and its maintenance thread prepares another file
+    ///   of 512 KiB. As entries wait in it, the journal grows up to
     ///   [`journal_bytes`](Self::journal_bytes), 64 MiB by default. After a crash it has one more
     ///   file of up to 1.4 times that, unless the disk is full. Each entry is written twice, except
     ///   in large batches.
