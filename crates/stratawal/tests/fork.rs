@@ -94,6 +94,7 @@ fn child_that_drops_handles_changes_nothing() {
     let wal = Options::new().sync_interval(None).open(&path).unwrap();
     let stream = wal.stream("s").unwrap();
     let mut held = stream.iter(..);
+    let (mut polled, mut waiting) = (stream.follow(2), stream.follow(2));
     // This entry goes into the stream's file, because it is long.
     let long = "0".repeat(100_000);
     stream.append(&long).unwrap();
@@ -110,7 +111,10 @@ fn child_that_drops_handles_changes_nothing() {
         stream_refuses_everything(&child_stream);
         assert!(is_forked(child_stream.iter(0..1).next().expect("an error")));
         assert!(held.next().is_none_or(is_forked));
-        drop((child_wal, child_stream, wal.clone(), held));
+        assert!(is_forked(polled.next_timeout(Duration::ZERO)));
+        assert!(waiting.next().is_some_and(is_forked));
+        assert!(waiting.next().is_none(), "it ends after an error");
+        drop((child_wal, child_stream, wal.clone(), held, polled, waiting));
         // The child also drops its copies of the parent's handles. In this process they are the
         // last handles.
         drop((unleaked(&wal), unleaked(&stream)));

@@ -213,6 +213,8 @@ impl Follow {
         if let Some(error) = &self.end {
             return Err(error.clone());
         }
+        // In a forked child the locks may stay held forever.
+        self.inner.check_process().inspect_err(|error| self.end = Some(error.clone()))?;
         if !self.has_looked && self.inner.shared.context.is_read_only() {
             // The position may be newer than the last look at the stream.
             self.refresh()?;
