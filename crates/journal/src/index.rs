@@ -1,6 +1,6 @@
 //! Where the records of each stream are in a journal that is only read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use stratawal_frame::{SeqNo, StreamId};
@@ -12,6 +12,8 @@ use crate::record::{Located, Part, Record};
 #[derive(Debug, Default)]
 pub struct Index {
     streams: BTreeMap<StreamId, IndexedStream>,
+    /// The streams by name, as far as their names are known. A look-up searches here.
+    names: BTreeSet<(Bytes, StreamId)>,
     trim: Lsn,
 }
 
@@ -139,11 +141,29 @@ impl IndexedStream {
 impl Index {
     /// An index without records, which knows these names. No record below `trim` is needed.
     pub(crate) fn new(names: &BTreeMap<StreamId, Bytes>, trim: Lsn) -> Self {
-        let named = |(&id, name): (&StreamId, &Bytes)| {
-            // The name is a slice of the whole file.
-            (id, IndexedStream { name: Some(Bytes::copy_from_slice(name)), ..IndexedStream::default() })
-        };
-        Self { streams: names.iter().map(named).collect(), trim }
+        let mut index = Self { trim, ..Self::default() };
+        for (&id, name) in names {
+            index.named_stream(id, Some(name));
+        }
+        index
+    }
+
+    /// The stream with this id. It gets the name, if it has none.
+    fn named_stream(&mut self, id: StreamId, name: Option<&Bytes>) -> &mut IndexedStream {
+        let stream = self.streams.entry(id).or_default();
+        if let Some(name) = name.filter(|_| stream.name.is_none()) {
+            // The name is a slice of a record, or of the whole file.
+            let name = Bytes::copy_from_slice(name);
+            stream.name = Some(name.clone());
+            self.names.insert((name, id));
+        }
+        stream
+    }
+
+    fn ids_of(&self, name: &[u8]) -> impl Iterator<Item = StreamId> {
+        let name = Bytes::copy_from_slice(name);
+        let named = self.names.range((name.clone(), StreamId(0))..=(name, StreamId(u64::MAX)));
+        named.map(|&(_, id)| id)
     }
 
     /// The records of a stream, if it has any.
@@ -155,8 +175,8 @@ impl Index {
     /// The stream of this name with the latest record, if any has records.
     #[must_use]
     pub fn named(&self, name: &[u8]) -> Option<(StreamId, &IndexedStream)> {
-        let named = self.streams().filter(|(_, stream)| stream.has_records() && stream.name.as_deref() == Some(name));
-        named.max_by_key(|(_, stream)| stream.end())
+        let named = self.ids_of(name).filter_map(|id| Some((id, self.streams.get(&id)?)));
+        named.filter(|(_, stream)| stream.has_records()).max_by_key(|(_, stream)| stream.end())
     }
 
     /// All streams.
@@ -183,10 +203,7 @@ impl Index {
                 }
             }
             Record::Start { stream, seq, name } => {
-                let stream = self.streams.entry(*stream).or_default();
-                if let Some(name) = name.as_ref().filter(|_| stream.name.is_none()) {
-                    stream.name = Some(Bytes::copy_from_slice(name));
-                }
+                let stream = self.named_stream(*stream, name.as_ref());
                 // A copy of a START comes later than the record that it replaces.
                 if stream.start.is_none_or(|start| start <= *seq) {
                     stream.earlier_starts.extend(stream.start.map(|start| (start, stream.start_end)));
@@ -208,23 +225,14 @@ impl Index {
     }
 
     fn add_part(&mut self, located: &Located, part: &Part) {
-        let stream = self.streams.entry(part.stream).or_default();
-        if let Some(name) = part.name.as_ref().filter(|_| stream.name.is_none()) {
-            stream.name = Some(Bytes::copy_from_slice(name));
-        }
+        let stream = self.named_stream(part.stream, part.name.as_ref());
         stream.parts.push(PartPosition::of(located, part));
     }
 
     fn drop_stream(&mut self, id: StreamId, name: &Bytes, located: &Located) {
-        if id.0 != 0 {
-            let stream = self.streams.entry(id).or_default();
-            stream.name.get_or_insert_with(|| Bytes::copy_from_slice(name));
-        }
-        let is_meant = |other: StreamId, stream: &IndexedStream| match id.0 {
-            0 => stream.name.as_ref() == Some(name),
-            _ => other == id,
-        };
-        for (_, stream) in self.streams.iter_mut().filter(|(other, stream)| is_meant(**other, stream)) {
+        let meant = if id.0 == 0 { self.ids_of(name).collect() } else { vec![id] };
+        for id in meant {
+            let stream = self.named_stream(id, Some(name));
             stream.void(located.lsn);
             stream.start = None;
             stream.earlier_starts.clear();
@@ -245,6 +253,8 @@ impl Index {
             let is_marked = stream.settled.is_some_and(|settled| settled >= lsn);
             !stream.parts.is_empty() || stream.firm.0 > 0 || stream.start.is_some() || is_marked
         });
+        let Self { streams, names, .. } = self;
+        names.retain(|(_, id)| streams.contains_key(id));
     }
 
     /// Forgets the parts of a stream that end at or below `seq`, because its own files hold them,
