@@ -195,7 +195,7 @@ impl Wal {
     /// it has entries, until the stream is [closed](Stream::close), or the log is closed and the
     /// last handle on the stream is dropped.
     ///
-    /// An idle stream takes about 3 KB of memory, or up to 2 KB while it has no directory. A stream
+    /// An idle stream takes about 3 KB of memory, or 1.5 KB while it has no directory. A stream
     /// in use also holds the index of that segment (24 bytes for each 4 KiB) and the entries
     /// waiting to be written. Sealed segments are opened when they are read, within
     /// [`Options::cache_bytes`] and [`Options::cache_files`].

@@ -295,7 +295,7 @@ fn ten_thousand_idle_streams_take_32_mib() {
 
 /// The entry of each stream is in the journal, and no stream has a directory.
 #[test]
-fn new_stream_of_a_journal_takes_two_kilobytes() {
+fn new_stream_of_a_journal_takes_1_500_bytes() {
     const STREAMS: usize = 500;
     let dir = tempfile::tempdir().unwrap();
     let wal = Options::new().maintenance_thread(false).open(dir.path()).unwrap();
@@ -308,7 +308,7 @@ fn new_stream_of_a_journal_takes_two_kilobytes() {
     let mut kept = Vec::with_capacity(STREAMS);
     let counted = measure(|| kept.extend((0..STREAMS).map(|i| append(&format!("idle-stream-{i}")))));
     let each = counted.bytes_current / i64::try_from(STREAMS).unwrap();
-    assert!(each <= 2 << 10, "{each} bytes for each stream");
+    assert!(each <= 1_500, "{each} bytes for each stream");
     drop((first, kept));
 }
 

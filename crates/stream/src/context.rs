@@ -17,10 +17,12 @@ use crate::journal_reader::JournalReader;
 use crate::location::Location;
 use crate::log_journal::LogJournal;
 use crate::notify::{Notifier, NotifyReader};
+use crate::options::StreamOptions;
 use crate::read::sealed::SealedSegment;
 use crate::read::snapshot::Snapshot;
 use crate::report::OpenReport;
 use crate::stats::SyncTimes;
+use crate::truncation_log::Truncation;
 use crate::unsynced_files::UnsyncedFiles;
 use crate::write::buffer_pool::BufferPool;
 use crate::write::dir_sync::DirSyncs;
@@ -60,6 +62,10 @@ pub struct LogContext {
     /// The snapshot and the report of every stream that has no directory. There may be very many.
     pub(crate) no_segments: Arc<Snapshot>,
     pub(crate) no_report: Arc<OpenReport>,
+    /// The truncations of every stream whose end was not truncated.
+    pub(crate) no_truncations: Arc<Vec<Truncation>>,
+    /// The options of the stream that was opened last. Most streams of a log have the same.
+    recent_options: Mutex<Arc<StreamOptions>>,
     /// Buffers for appending and for writing, shared by all streams.
     pub(crate) pending: Arc<BufferPool<PendingFrames>>,
     pub(crate) encoders: BufferPool<FrameEncoder>,
@@ -104,6 +110,8 @@ impl LogContext {
             cache,
             no_segments: Arc::default(),
             no_report: Arc::default(),
+            no_truncations: Arc::default(),
+            recent_options: Mutex::default(),
             pending: Arc::new(BufferPool::new()),
             encoders: BufferPool::new(),
             sync_times: Durations::default(),
@@ -233,6 +241,15 @@ impl LogContext {
     #[must_use]
     pub const fn reader_of_journal(&self) -> Option<&Arc<JournalReader>> {
         self.journal_reader.as_ref()
+    }
+
+    /// The options of a stream, in memory that it shares with the streams that have the same.
+    pub(crate) fn share_options(&self, options: StreamOptions) -> Arc<StreamOptions> {
+        let mut recent = self.recent_options.lock();
+        if !recent.is_same(&options) {
+            *recent = Arc::new(options);
+        }
+        Arc::clone(&recent)
     }
 
     fn wrap_storage(&mut self) {

@@ -26,7 +26,7 @@ pub(crate) struct Inner {
     /// The state from which a stream opened for reading is refreshed. Taken under the group's lock.
     pub(crate) reader_state: Mutex<Option<Box<ReaderState>>>,
     /// The last look of a stream opened for reading. Taken under the group's lock.
-    pub(crate) last_look: Mutex<Option<LastLook>>,
+    pub(crate) last_look: Mutex<Option<Box<LastLook>>>,
     /// The entries that a stream opened for reading shows from the commit journal.
     pub(crate) journal_entries: JournalEntries,
     /// Set by the first submit.

@@ -70,7 +70,7 @@ pub(crate) struct Attempt {
 }
 
 /// The entries that the journal adds to the files of a stream.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct JournalTail {
     /// The parts that follow the files, by seq. The next part begins at or before the end of the
     /// one before it.
@@ -90,6 +90,17 @@ pub(crate) struct JournalTail {
 }
 
 impl JournalTail {
+    /// No entries.
+    pub(crate) const NONE: Self = Self {
+        parts: Vec::new(),
+        start: None,
+        is_alone: false,
+        files: None,
+        sighting: Sighting::NONE,
+        complete: Sighting::NONE,
+        may_be_cut: false,
+    };
+
     /// Whether both hold the same entries, after the same files.
     pub(crate) fn shows_the_same(&self, other: &Self) -> bool {
         let key = |tail: &Self| (tail.start, tail.is_alone, tail.files);
@@ -261,7 +272,7 @@ impl JournalReader {
             files: look.files,
             sighting: now,
             may_be_cut: look.since.is_some_and(|since| !now.continues(since)),
-            ..JournalTail::default()
+            ..JournalTail::NONE
         };
         let Some((id, stream)) = state.find(look) else {
             // The damaged journal may have held entries of the stream.
@@ -321,6 +332,9 @@ impl JournalReader {
 }
 
 impl Sighting {
+    /// No journal.
+    const NONE: Self = Self { has_journal: false, readings: 0, trim: Lsn(0), end: Lsn(0) };
+
     /// Whether every record that followed `earlier` was read.
     fn continues(self, earlier: Self) -> bool {
         (self.has_journal, self.readings) == (earlier.has_journal, earlier.readings) && self.trim <= earlier.end

@@ -52,6 +52,27 @@ pub struct StreamOptions {
     pub(crate) index_interval_bytes: u64,
 }
 
+impl StreamOptions {
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let key = |options: &Self| {
+            let Self {
+                durability,
+                segment_bytes,
+                frame_bytes,
+                batch_bytes_max,
+                read_bytes_max,
+                buffer_bytes,
+                unsynced_bytes_max,
+                unsynced_segments_max,
+                index_interval_bytes,
+            } = *options;
+            let bytes = [segment_bytes, batch_bytes_max, read_bytes_max, unsynced_bytes_max, index_interval_bytes];
+            (durability, bytes, [frame_bytes, buffer_bytes, unsynced_segments_max])
+        };
+        key(self) == key(other)
+    }
+}
+
 impl Default for StreamOptions {
     fn default() -> Self {
         Self::new()

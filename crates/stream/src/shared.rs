@@ -19,7 +19,7 @@ use crate::watermarks::Watermarks;
 pub(crate) struct Shared {
     pub(crate) context: Arc<LogContext>,
     pub(crate) location: Location,
-    pub(crate) options: StreamOptions,
+    pub(crate) options: Arc<StreamOptions>,
     pub(crate) watermarks: Arc<Watermarks>,
     /// The segments that readers see.
     pub(crate) snapshot: Published<Snapshot>,

@@ -15,7 +15,7 @@ pub(crate) struct TruncationLog(Published<Vec<Truncation>>);
 
 /// At the end of `epoch`, the end of the stream was moved back to `at`.
 #[derive(Clone, Copy, Debug)]
-struct Truncation {
+pub(crate) struct Truncation {
     epoch: u64,
     at: u64,
 }
@@ -25,8 +25,9 @@ struct Truncation {
 const TRUNCATIONS_MAX: usize = 1024;
 
 impl TruncationLog {
-    pub(crate) fn new() -> Self {
-        Self(Published::new(Vec::new()))
+    /// A log of no truncations. Very many streams share `none`, which is empty.
+    pub(crate) fn new(none: &Arc<Vec<Truncation>>) -> Self {
+        Self(Published::new(Arc::clone(none)))
     }
 
     /// Records that `epoch` ends with a truncation at `at`. Call this under the lock, before
@@ -56,7 +57,7 @@ mod tests {
 
     #[test]
     fn the_lowest_truncation_since_an_epoch_counts() {
-        let truncations = TruncationLog::new();
+        let truncations = TruncationLog::new(&Arc::default());
         assert_eq!(truncations.since(0), None);
         for (epoch, at) in [(0, 50), (1, 30), (2, 40), (3, 45), (4, 40)] {
             truncations.record(epoch, at);
@@ -67,7 +68,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_errs_to_the_lower_seq() {
-        let truncations = TruncationLog::new();
+        let truncations = TruncationLog::new(&Arc::default());
         for i in 0..5000 {
             truncations.record(i, i * 10);
         }

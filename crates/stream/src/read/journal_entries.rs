@@ -23,7 +23,7 @@ use crate::recovery::{StreamFiles, entries_of};
 #[derive(Debug, Default)]
 pub(crate) struct JournalEntries {
     /// The part that was read last.
-    recent: Mutex<Option<(PartPosition, Arc<Entries>)>>,
+    recent: Mutex<Option<Box<(PartPosition, Arc<Entries>)>>>,
     /// A later look at the stream, in which entries are found that the journal no longer has.
     substitute: Mutex<Option<Arc<Inner>>>,
 }
@@ -70,13 +70,13 @@ impl Inner {
             .recent
             .lock()
             .as_ref()
-            .filter(|(known, _)| known == at)
+            .filter(|recent| recent.0 == *at)
             .map(|known| Arc::clone(&known.1));
         let entries = match known {
             Some(entries) => entries,
             None => {
                 let entries = Arc::new(self.read_part(at)?);
-                *self.journal_entries.recent.lock() = Some((*at, Arc::clone(&entries)));
+                *self.journal_entries.recent.lock() = Some(Box::new((*at, Arc::clone(&entries))));
                 entries
             }
         };
@@ -128,7 +128,7 @@ impl Inner {
     /// Looks at the stream again, without showing what the look finds.
     fn look_beside(&self) -> Result<Arc<Self>> {
         let shared = &self.shared;
-        Self::open(Arc::clone(&shared.context), shared.location.clone(), shared.options.clone())
+        Self::open(Arc::clone(&shared.context), shared.location.clone(), (*shared.options).clone())
     }
 
     /// Reads the entries of `at` as this look shows them.

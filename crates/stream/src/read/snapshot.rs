@@ -28,8 +28,8 @@ pub(crate) struct Snapshot {
     /// For each segment, the smallest time at which it or a later segment begins. These values rise
     /// even if the stream's times went backwards.
     times: Box<[u64]>,
-    /// The entries that only the commit journal has. Empty unless the stream is only read.
-    pub(crate) journal: JournalTail,
+    /// The entries that only the commit journal has. `None` unless the stream is only read.
+    journal: Option<Box<JournalTail>>,
 }
 
 impl Snapshot {
@@ -39,23 +39,29 @@ impl Snapshot {
         for i in (1..times.len()).rev() {
             times[i - 1] = times[i - 1].min(times[i]);
         }
-        Self { segments, bases, times, journal: JournalTail::default() }
+        Self { segments, bases, times, journal: None }
     }
 
     /// Adds the entries that only the journal has.
     pub(crate) fn with_journal(mut self, journal: JournalTail) -> Self {
-        self.journal = journal;
+        self.journal = Some(Box::new(journal));
         self
+    }
+
+    /// The entries that only the commit journal has. Empty unless the stream is only read.
+    pub(crate) fn journal(&self) -> &JournalTail {
+        static NONE: JournalTail = JournalTail::NONE;
+        self.journal.as_deref().unwrap_or(&NONE)
     }
 
     /// Whether the stream exists.
     pub(crate) fn exists(&self) -> bool {
-        !self.segments.is_empty() || self.journal.is_alone
+        !self.segments.is_empty() || self.journal().is_alone
     }
 
     /// Returns the part of the journal that holds `seq`, which is not in the files.
     pub(crate) fn journal_part(&self, seq: u64) -> Option<&PartPosition> {
-        let parts = &self.journal.parts;
+        let parts = &self.journal().parts;
         parts.get(parts.partition_point(|part| part.end_seq().0 <= seq)).filter(|part| part.first.0 <= seq)
     }
 

@@ -153,7 +153,9 @@ fn build(
     let reader_state = recovered.as_mut().and_then(|recovered| recovered.reader_state.take()).filter(|_| is_read_only);
     let (start, end) = recovered.as_ref().map_or((0, 0), |recovered| (recovered.first_seq, recovered.end()));
     let watermarks = Arc::new(Watermarks::new(start, end).notifying(context.own_notifier()));
+    let options = context.share_options(options);
     let no_segments = Arc::clone(&context.no_segments);
+    let truncations = TruncationLog::new(&context.no_truncations);
     let report = Published::new(Arc::clone(&context.no_report));
     let shared = Arc::new(Shared {
         context,
@@ -161,7 +163,7 @@ fn build(
         options,
         watermarks: Arc::clone(&watermarks),
         snapshot: Published::new(no_segments),
-        truncations: TruncationLog::new(),
+        truncations,
         meters: Meters::default(),
     });
     let mut tail = Tail::new(0, 0, None, Arc::clone(&shared.context.pending));

@@ -67,7 +67,7 @@ impl Recovered {
 
     /// One past the last entry, also of the journal.
     pub(super) fn end(&self) -> u64 {
-        self.snapshot.journal.end().unwrap_or(self.next_seq)
+        self.snapshot.journal().end().unwrap_or(self.next_seq)
     }
 }
 

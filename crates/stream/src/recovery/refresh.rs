@@ -78,8 +78,8 @@ pub(crate) fn refresh(
                 report
             }
         };
-        let in_files = changed.as_ref().map_or(shown.journal.files, |recovered| recovered.in_files());
-        let since = Some(shown.journal.sighting);
+        let in_files = changed.as_ref().map_or(shown.journal().files, |recovered| recovered.in_files());
+        let since = Some(shown.journal().sighting);
         let look = StreamLook { location: files.location, before, since, files: in_files };
         let tail = match journal.join(&look, &mut attempt)? {
             Joined::Again => continue,
@@ -87,7 +87,7 @@ pub(crate) fn refresh(
             Joined::Tail(tail) => tail,
         };
         let report = report.unwrap_or_else(|| earlier.of_nothing_new());
-        if let Some(reader_state) = state.take_if(|_| changed.is_none() && tail.shows_the_same(&shown.journal)) {
+        if let Some(reader_state) = state.take_if(|_| changed.is_none() && tail.shows_the_same(shown.journal())) {
             let report = OpenReport { first_seq: earlier.first_seq, next_seq: earlier.next_seq, ..report };
             let sighting = tail.complete;
             return Ok(Refreshed::Unchanged { reader_state, report: Some(report), sighting });
@@ -101,7 +101,7 @@ pub(crate) fn refresh(
 
 /// The files as an earlier look showed them.
 fn unchanged_files(shown: &Snapshot, report: OpenReport) -> Recovered {
-    let (first_seq, next_seq) = shown.journal.files.map_or((0, 0), |files| (files.first_seq, files.next_seq));
+    let (first_seq, next_seq) = shown.journal().files.map_or((0, 0), |files| (files.first_seq, files.next_seq));
     let snapshot = Snapshot::new(shown.segments.clone());
     Recovered { snapshot, first_seq, next_seq, report, is_refresh: true, ..Recovered::without_files() }
 }

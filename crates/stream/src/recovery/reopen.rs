@@ -75,7 +75,7 @@ impl Inner {
                 if let Some(look) = &mut look {
                     look.sighting = sighting;
                 }
-                *last_look.lock() = look;
+                *last_look.lock() = look.map(Box::new);
                 // Nothing changes for readers, so the epoch continues.
                 let now = now.unwrap_or_else(|| report.load().of_nothing_new());
                 report.store(Arc::new(now));
@@ -88,13 +88,13 @@ impl Inner {
         events::opened(&shared.location, &outcome);
         let mut recovered = outcome?;
         *reader_state.lock() = recovered.as_mut().and_then(|recovered| recovered.reader_state.take());
-        if let Some(recovered) = recovered.as_mut().filter(|recovered| recovered.snapshot.journal.may_be_cut) {
-            recovered.cut = self.first_changed(&shown.journal.parts)?;
+        if let Some(recovered) = recovered.as_mut().filter(|recovered| recovered.snapshot.journal().may_be_cut) {
+            recovered.cut = self.first_changed(&shown.journal().parts)?;
         }
         if let (Some(look), Some(recovered)) = (&mut look, &recovered) {
-            look.sighting = recovered.snapshot.journal.complete;
+            look.sighting = recovered.snapshot.journal().complete;
         }
-        *last_look.lock() = look;
+        *last_look.lock() = look.map(Box::new);
         install(shared, report, &mut state.tail, recovered, None);
         Ok(())
     }

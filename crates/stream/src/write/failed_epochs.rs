@@ -13,7 +13,11 @@ pub(crate) const FAILED_EPOCHS_MAX: usize = if cfg!(stratawal_loom) { 1 } else {
 /// The epochs that ended in a failure, for the threads that waited in them. Any other epoch ended
 /// with all its entries durable, unless its outcome is forgotten.
 #[derive(Debug, Default)]
-pub(super) struct FailedEpochs {
+pub(super) struct FailedEpochs(Option<Box<Remembered>>);
+
+/// Most streams never fail, so they do not hold this.
+#[derive(Debug, Default)]
+struct Remembered {
     /// Newest first.
     failed: VecDeque<(u64, Error)>,
     /// The outcome of epochs up to this one may be forgotten.
@@ -24,24 +28,28 @@ impl FailedEpochs {
     /// Records that `epoch` ends in `failure`.
     pub(super) fn push(&mut self, epoch: u64, failure: Error) {
         self.remove(epoch);
-        if self.failed.len() >= FAILED_EPOCHS_MAX {
-            self.forgotten = self.failed.pop_back().map(|(oldest, _)| oldest);
+        let Remembered { failed, forgotten } = &mut **self.0.get_or_insert_default();
+        if failed.len() >= FAILED_EPOCHS_MAX {
+            *forgotten = failed.pop_back().map(|(oldest, _)| oldest);
         }
-        self.failed.push_front((epoch, failure));
+        failed.push_front((epoch, failure));
     }
 
     /// Removes the record of `epoch`, which has not ended after all.
     pub(super) fn remove(&mut self, epoch: u64) {
-        self.failed.retain(|failed| failed.0 != epoch);
+        if let Some(remembered) = &mut self.0 {
+            remembered.failed.retain(|failed| failed.0 != epoch);
+        }
     }
 
     /// The outcome of an epoch that is over, for a thread that waited in it. `name` is the name of
     /// the stream in errors.
     pub(super) fn outcome_of(&self, epoch: u64, name: &str) -> Result<()> {
-        if let Some((_, error)) = self.failed.iter().find(|failed| failed.0 == epoch) {
+        let Some(Remembered { failed, forgotten }) = self.0.as_deref() else { return Ok(()) };
+        if let Some((_, error)) = failed.iter().find(|failed| failed.0 == epoch) {
             return Err(error.clone().after_acceptance());
         }
-        match self.forgotten {
+        match *forgotten {
             Some(forgotten) if epoch <= forgotten && !fail_point!(OutcomeForgotten) => {
                 Err(Error::outcome_unknown(name))
             }

@@ -60,8 +60,9 @@ pub(crate) struct Journaled {
     position: Option<Position>,
     /// The last record that has the stream's name.
     named_at: Option<Lsn>,
-    /// The START record, as long as the stream's files do not hold a START that is as great.
-    start: Option<StartRecord>,
+    /// The START record, as long as the stream's files do not hold a START that is as great. Boxed,
+    /// because few streams have one.
+    start: Option<Box<StartRecord>>,
     /// The maintenance thread is to write the START to the files.
     is_start_due: bool,
     /// The part of the journal that the stream needs, for the thread that releases space.
@@ -204,7 +205,7 @@ impl Journaled {
     /// The LSN from which on the journal is needed, as far as it is known.
     fn needed_lsn(&self) -> Option<Lsn> {
         let of_entries = self.stretches.front().map(|stretch| stretch.lsn);
-        let of_start = self.start.filter(|_| !fail_point!(StartNotClaimed)).map(|start| start.lsn);
+        let of_start = self.start.as_ref().filter(|_| !fail_point!(StartNotClaimed)).map(|start| start.lsn);
         of_entries.into_iter().chain(of_start).min()
     }
 
@@ -218,8 +219,8 @@ impl Journaled {
         }
         let put = self.log.journal.put(&self.start_record(seq));
         if let Ok(position) = &put {
-            let lsn = self.start.map_or(position.lsn, |before| before.lsn);
-            self.start = Some(StartRecord { seq, lsn, newest: Some(*position) });
+            let lsn = self.start.as_ref().map_or(position.lsn, |before| before.lsn);
+            self.start = Some(Box::new(StartRecord { seq, lsn, newest: Some(*position) }));
             self.log.wake_if_due(*position);
         }
         self.update_claim();
@@ -240,7 +241,7 @@ impl Journaled {
     /// The last START record, if it is not known to be durable.
     pub(crate) fn undurable_start(&mut self) -> Option<Position> {
         self.note_durable_start();
-        self.start.and_then(|start| start.newest)
+        self.start.as_ref().and_then(|start| start.newest)
     }
 
     /// Once the newest START record is durable, the journal is needed only from there on.
@@ -249,7 +250,7 @@ impl Journaled {
         let journal = &self.log.journal;
         let is_durable = |position: &Position| position.epoch == journal.epoch() && position.end <= journal.durable();
         if let Some(newest) = start.newest.filter(is_durable) {
-            *start = StartRecord { lsn: newest.lsn, newest: None, ..*start };
+            **start = StartRecord { lsn: newest.lsn, newest: None, ..**start };
         }
     }
 
@@ -284,7 +285,7 @@ impl Journaled {
             self.remember(lsn, first.max(seqs.start), end.min(seqs.end));
         }
         let start = needed.start.filter(|start| start.0 > start_in_files);
-        self.start = start.map(|start| StartRecord { seq: start.0, lsn: needed.start_lsn, newest: None });
+        self.start = start.map(|start| Box::new(StartRecord { seq: start.0, lsn: needed.start_lsn, newest: None }));
         self.update_claim();
     }
 
@@ -311,7 +312,7 @@ impl Journaled {
 
     /// The stream's files durably record the first live seq `in_files`.
     pub(crate) fn start_is_in_files(&mut self, in_files: u64) {
-        if self.start.is_some_and(|start| start.seq <= in_files) {
+        if self.start.as_ref().is_some_and(|start| start.seq <= in_files) {
             self.start = None;
             self.update_claim();
         }
@@ -331,12 +332,12 @@ impl Journaled {
     /// was one.
     pub(crate) fn copy_start(&mut self, target: Lsn) -> Result<bool> {
         self.note_durable_start();
-        let Some(start) = self.start.filter(|start| start.lsn < target) else { return Ok(false) };
+        let Some(start) = self.start.as_deref().copied().filter(|start| start.lsn < target) else { return Ok(false) };
         if fail_point!(StartNotCopied) {
             self.start = None;
         } else {
             let position = self.log.journal.put(&self.start_record(start.seq))?;
-            self.start = Some(StartRecord { lsn: position.lsn, newest: Some(position), ..start });
+            self.start = Some(Box::new(StartRecord { lsn: position.lsn, newest: Some(position), ..start }));
         }
         self.update_claim();
         Ok(true)
@@ -549,7 +550,7 @@ impl Journaled {
     /// The records that a restart of the journal writes for this stream.
     pub(crate) fn records(&self, rest: &[&PendingFrames]) -> Vec<Record> {
         let mut scratch = Vec::new();
-        let start = self.start.filter(|_| !fail_point!(StartNotRestarted));
+        let start = self.start.as_ref().filter(|_| !fail_point!(StartNotRestarted));
         let start = start.map(|start| self.start_record(start.seq));
         let record = |slice: &FrameSlice<'_>| {
             let part = part_of(slice, &mut scratch, self.stream, &self.name, slice.first_seq < self.firm_end);
@@ -575,7 +576,7 @@ impl Journaled {
             // A newer record may have been put since the restart.
             let epoch = self.log.journal.epoch();
             let newest = start.newest.filter(|newest| newest.epoch == epoch);
-            *start = StartRecord { lsn, newest, ..*start };
+            **start = StartRecord { lsn, newest, ..**start };
         }
         self.update_claim();
     }
