@@ -50,7 +50,9 @@ use crate::stream::Stream;
 /// without shared mappings, or a system other than Linux), this looks every 2 ms. A
 /// [`stop`](FollowStopper::stop) or a [close](crate::Wal::close) ends it within 50 ms. A writer in
 /// another process may be closed, killed and started again; this continues. If a stream is deleted
-/// and created again between two looks, this may be returned as [`FollowEvent::Cut`].
+/// and created again between two looks, this may be returned as [`FollowEvent::Cut`]. After a
+/// writer was killed, a cut may begin below the entries that were lost: if recovery wrote entries
+/// again, a reader takes them for others, and returns them again after the cut.
 pub struct Follow {
     follow: stratawal_stream::Follow,
     // Dropped last: it keeps the stream in use.
@@ -90,6 +92,20 @@ impl Follow {
     /// After an error no event follows, and each call returns the same error.
     pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<FollowEvent>> {
         self.follow.next_timeout(timeout)
+    }
+
+    /// Returns this as a stream for programs with tasks. No thread waits for it.
+    #[cfg(feature = "futures")]
+    pub const fn into_stream(self) -> crate::FollowStream {
+        crate::FollowStream::new(self)
+    }
+
+    #[cfg(feature = "futures")]
+    pub(crate) fn poll_next(
+        &mut self,
+        context: &std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<FollowEvent>>> {
+        self.follow.poll_next(context)
     }
 }
 

@@ -79,6 +79,9 @@
 //!
 //! # Features
 //!
+//! `futures` (off by default): [`Follow`] and [`FollowPrefix`] become a `futures_core::Stream` by
+//! `into_stream`.
+//!
 //! `tracing` (off by default): each opening of a stream, recovery included, is an event with the
 //! target `stratawal` and the fields of [`OpenReport`]. If it takes entries from the commit
 //! journal, that is another event. Each opening of the journal is one with the fields of
@@ -89,6 +92,9 @@
 
 mod error;
 mod follow;
+mod follow_prefix;
+#[cfg(feature = "futures")]
+mod follow_stream;
 mod for_each;
 pub mod inspect;
 mod journal;
@@ -104,6 +110,9 @@ mod wal;
 pub use bytes::Bytes;
 pub use error::{DamageKind, Error, ErrorKind, Result};
 pub use follow::Follow;
+pub use follow_prefix::{FollowPrefix, PrefixEvent};
+#[cfg(feature = "futures")]
+pub use follow_stream::FollowStream;
 pub use options::Options;
 pub use stratawal_stream::{
     Batch, CacheStats, DiskUsage, Durability, Entry, FollowEvent, FollowStopper, Iter, JournalReport, JournalStats,

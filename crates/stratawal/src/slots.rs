@@ -31,15 +31,18 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use stratawal_stream::StreamLog;
-use stratawal_sync::{Mutex, MutexGuard};
+use stratawal_sync::{Mutex, MutexGuard, Weak};
 
 use crate::error::Result;
+use crate::follow_prefix::Watch;
 use crate::wal::Wal;
 
 /// All slots of a log.
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
     map: Mutex<BTreeMap<Arc<str>, Arc<Slot>>>,
+    /// Those to be woken when a stream is opened.
+    watches: Mutex<Vec<Weak<Watch>>>,
 }
 
 /// The slot of one stream.
@@ -73,6 +76,38 @@ impl Slots {
         drop(slot);
         drop(map);
         drop(removed);
+    }
+
+    /// Has `watch` woken for each stream that is opened, until it is dropped.
+    pub(crate) fn watch(&self, watch: &Arc<Watch>) {
+        let mut watches = self.watches.lock();
+        watches.retain(|watch| watch.strong_count() > 0);
+        watches.push(Arc::downgrade(watch));
+    }
+
+    /// The stream `name` was opened. The caller holds no slot, because a woken task may look up a
+    /// stream.
+    pub(crate) fn opened(&self, name: &str) {
+        let watches: Vec<_> = self.watches.lock().iter().filter_map(Weak::upgrade).collect();
+        if watches.is_empty() {
+            return;
+        }
+        let name = Arc::from(name);
+        watches.iter().for_each(|watch| watch.opened(&name));
+    }
+
+    /// Wakes all watches, because the log is closed.
+    pub(crate) fn wake_watches(&self) {
+        let watches: Vec<_> = self.watches.lock().iter().filter_map(Weak::upgrade).collect();
+        watches.iter().for_each(|watch| watch.wake());
+    }
+
+    /// Whether the stream `name` is open. Waits while it is being opened.
+    pub(crate) fn is_open(&self, name: &str) -> bool {
+        let slot = self.enter(name);
+        let is_open = slot.log.lock().is_some();
+        self.leave(slot);
+        is_open
     }
 
     /// Runs `act`, which opens the stream `name` and closes it, unless the stream is open or a call

@@ -119,6 +119,10 @@ impl Stream {
         Self { log, user: Arc::new(user), durability, visibility: Visibility::Stable }
     }
 
+    pub(crate) const fn log(&self) -> &StreamLog {
+        &self.log
+    }
+
     /// Returns the name of the stream.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -1,18 +1,20 @@
 //! An open log: looking up, deleting, syncing and closing its streams.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stratawal_storage::Storage;
 use stratawal_stream::{
-    CacheStats, DeleteError, DiskUsage, JournalReport, JournalStats, Location, LogContext, LogJournal, LogTickets,
-    NotifyReader, StreamLog, StreamOptions, SyncTimes, delete,
+    CacheStats, DeleteError, DiskUsage, FollowGroup, JournalReport, JournalStats, Location, LogContext, LogJournal,
+    LogTickets, NotifyReader, StreamLog, StreamOptions, SyncTimes, delete,
 };
 use stratawal_sync::Mutex;
 use stratawal_sync::atomic::{AtomicBool, Ordering};
 
-use crate::error::{Error, ErrorKind, Result, log_error, stream_error};
+use crate::error::{Error, ErrorKind, Result, io_error, log_error, stream_error};
+use crate::follow_prefix::FollowPrefix;
 use crate::for_each::for_each_stream;
 use crate::journal::{self, CarriedSettler};
 use crate::maintenance::Maintenance;
@@ -245,15 +247,22 @@ impl Wal {
         let user = SlotUser::of_slot(self, &inner.streams, name);
         let mut slot = user.lock();
         inner.check_open(name)?;
+        let mut is_opened = false;
         let log = match (&*slot, options) {
             (Some(_), Some(_)) => {
                 let text = format!("the stream {name:?} is already open; its options are those of its first look-up");
                 return Err(stream_error(ErrorKind::InvalidOption, name, text));
             }
             (Some(log), None) => log.clone(),
-            (None, options) => slot.insert(open(options)?).clone(),
+            (None, options) => {
+                is_opened = true;
+                slot.insert(open(options)?).clone()
+            }
         };
         drop(slot);
+        if is_opened {
+            inner.streams.opened(name);
+        }
         Ok(Stream::new(log, user))
     }
 
@@ -353,6 +362,44 @@ impl Wal {
         names.sort_by_cached_key(|name| name::escape(name));
         names.dedup();
         Ok(names)
+    }
+
+    /// Follows all streams whose names begin with `prefix`, also those that are created later. The
+    /// empty prefix follows all streams of the log. See [`FollowPrefix`].
+    ///
+    /// Each stream is followed from its position in `positions`, or from 0: the positions of an
+    /// earlier [`FollowPrefix::positions`], or none. Those of other names are ignored. If a stream
+    /// of `positions` no longer exists, its first event is
+    /// [`Deleted`](crate::FollowEvent::Deleted).
+    ///
+    /// ```
+    /// use std::collections::BTreeMap;
+    /// use stratawal::{FollowEvent, Wal};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let wal = Wal::open(dir.path())?;
+    /// wal.stream("order-1")?.append("one apple")?;
+    /// let mut follow = wal.follow_prefix("order-", BTreeMap::new())?;
+    /// wal.stream("order-2")?.append("two pears")?;
+    /// for _ in 0..2 {
+    ///     let next = follow.next().expect("the log is open")?;
+    ///     if let FollowEvent::Entry(entry) = next.event {
+    ///         println!("{} {}: {:?}", next.stream, entry.seq(), entry.data());
+    ///     }
+    /// }
+    /// // Stored with the results, and given to `follow_prefix` after a restart.
+    /// assert_eq!(follow.positions().len(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Closed`](ErrorKind::Closed); any operating-system error.
+    pub fn follow_prefix(&self, prefix: &str, positions: BTreeMap<String, u64>) -> Result<FollowPrefix> {
+        self.inner.check_process()?;
+        if self.is_closed() {
+            return Err(log_error(ErrorKind::Closed, format!("the log {} was closed", self.inner.path.display())));
+        }
+        FollowPrefix::new(self, prefix, positions)
     }
 
     /// Durably deletes the stream `name` with all its entries: no crash brings it back, even one
@@ -532,6 +579,17 @@ impl Wal {
         }
     }
 
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.inner.context.is_read_only()
+    }
+
+    /// Has `group` woken with `key` when the writer has changed something, in a log opened for
+    /// reading.
+    pub(crate) fn have_reader_woken(&self, group: &FollowGroup, key: u64) -> Result<()> {
+        let started = group.wake_with_reader(&self.inner.context, key);
+        started.map_err(|e| io_error("cannot start the thread that wakes followers", e))
+    }
+
     pub(crate) fn is_forked(&self) -> bool {
         self.inner.context.storage().is_forked()
     }
@@ -664,6 +722,7 @@ impl Inner {
             return Ok(());
         }
         self.context.end_followers();
+        self.streams.wake_watches();
         // After this, no look-up opens a stream.
         let streams = self.streams.open();
         // The thread must not use any file once the lock is released.

@@ -13,6 +13,7 @@ use stratawal_sync::{Durations, Mutex};
 
 use crate::active_files::ActiveFile;
 use crate::evicting_storage::EvictingStorage;
+use crate::follow::ReaderTasks;
 use crate::journal_reader::JournalReader;
 use crate::location::Location;
 use crate::log_journal::LogJournal;
@@ -53,6 +54,8 @@ pub struct LogContext {
     notify_reader: Option<NotifyReader>,
     /// The log is closed for the followers of a log that is opened for reading.
     followers_end: AtomicBool,
+    /// The tasks that follow streams which are only read.
+    pub(crate) reader_tasks: ReaderTasks,
     /// Keyed by the directory that holds the streams. There are few such directories.
     dir_syncs: Mutex<Vec<(PathBuf, Arc<DirSyncs>)>>,
     /// Counts the finished segments, of all streams, that are open because they have unsynced
@@ -106,6 +109,7 @@ impl LogContext {
             notifier: None,
             notify_reader: None,
             followers_end: AtomicBool::new(false),
+            reader_tasks: ReaderTasks::default(),
             dir_syncs: Mutex::new(Vec::new()),
             cache,
             no_segments: Arc::default(),

@@ -48,7 +48,7 @@
 //! `deletion.rs` deletes streams, and `verify.rs` reads a stream to check it.
 //!
 //! Deliberately absent: how a stream's name becomes a directory name, other streams, locks against
-//! other processes, and threads.
+//! other processes, and threads of a log that is written.
 #![forbid(unsafe_code)]
 
 mod active_files;
@@ -93,7 +93,7 @@ pub use batch::{Batch, Entry, Run, RunEntry};
 pub use context::{CacheStats, LogContext};
 pub use deletion::{DeleteError, Found, delete, finish_deletion, remove_leftover_dir, stream_id};
 pub use error::{DamageKind, Error, ErrorKind, Result};
-pub use follow::{Follow, FollowEvent, FollowStopper};
+pub use follow::{Follow, FollowEvent, FollowGroup, FollowStopper};
 pub use journal_reader::JournalReader;
 pub use layout::is_leftover_dir;
 pub use location::Location;

@@ -418,7 +418,7 @@ impl StreamLog {
     /// [`FollowEvent::Cut`](crate::FollowEvent::Cut).
     #[must_use]
     pub fn follow(&self, from: u64, visibility: Visibility) -> Follow {
-        Follow::new(&self.inner, from, visibility)
+        Follow::of_stream(&self.inner, from, visibility)
     }
 
     /// Returns the lowest seq such that its entry and all later entries have a timestamp of

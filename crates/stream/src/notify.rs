@@ -170,7 +170,7 @@ impl NotifyReader {
 }
 
 /// The number on which a follower waits, as it was before a look.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct WaitPoint {
     file: Arc<dyn File>,
     wait: u32,
@@ -188,6 +188,11 @@ impl NotifyReader {
 }
 
 impl WaitPoint {
+    /// Whether the number is the same as at `other`.
+    pub(crate) const fn is_same(&self, other: &Self) -> bool {
+        self.wait == other.wait
+    }
+
     /// Waits until the writer has changed the number, at most for `timeout`. Returns false if that
     /// is not possible.
     pub(crate) fn wait(&self, timeout: Duration) -> bool {

@@ -447,7 +447,7 @@ fn follower(log: &StreamLog, visibility: Visibility, end: u64) -> JoinHandle<()>
 /// If a wake-up were lost, the follower would wait forever.
 #[test]
 fn a_follower_is_woken_for_the_last_entry() {
-    explore(|| {
+    explore_bounded(2, || {
         let log = stream();
         let follower = follower(&log, Visibility::Stable, 3);
         log.append(b"1", Durability::Synced).expect("appends");

@@ -26,6 +26,8 @@ pub(crate) struct Followers {
 struct Waiting {
     goal: Goal,
     signal: Arc<Signal>,
+    /// The key of the follower in its group.
+    key: Option<u64>,
 }
 
 /// What a follower has seen, and so what it need not be woken for.
@@ -52,13 +54,13 @@ impl Followers {
         self.waiting.is_empty()
     }
 
-    pub(crate) fn add(&mut self, goal: Goal, signal: &Arc<Signal>) {
-        self.waiting.push(Waiting { goal, signal: Arc::clone(signal) });
+    pub(crate) fn add(&mut self, goal: Goal, signal: &Arc<Signal>, key: Option<u64>) {
+        self.waiting.push(Waiting { goal, signal: Arc::clone(signal), key });
     }
 
     /// Removes a follower that no longer waits.
-    pub(crate) fn remove(&mut self, signal: &Arc<Signal>) {
-        self.waiting.retain(|waiting| !Arc::ptr_eq(&waiting.signal, signal));
+    pub(crate) fn remove(&mut self, signal: &Arc<Signal>, key: Option<u64>) {
+        self.waiting.retain(|waiting| !(Arc::ptr_eq(&waiting.signal, signal) && waiting.key == key));
     }
 
     /// Takes the followers that a change concerns.
@@ -67,7 +69,7 @@ impl Followers {
         self.waiting.retain(|waiting| {
             let is_due = waiting.goal.is_reached(watermarks);
             if is_due {
-                due.0.push(Arc::clone(&waiting.signal));
+                due.0.push((Arc::clone(&waiting.signal), waiting.key));
             }
             !is_due
         });
@@ -75,7 +77,7 @@ impl Followers {
     }
 
     pub(crate) fn take_all(&mut self) -> DueFollowers {
-        DueFollowers(self.waiting.drain(..).map(|waiting| waiting.signal).collect())
+        DueFollowers(self.waiting.drain(..).map(|waiting| (waiting.signal, waiting.key)).collect())
     }
 }
 
@@ -83,7 +85,7 @@ impl Followers {
 /// released.
 #[derive(Debug, Default)]
 #[must_use]
-pub(crate) struct DueFollowers(Vec<Arc<Signal>>);
+pub(crate) struct DueFollowers(Vec<(Arc<Signal>, Option<u64>)>);
 
 impl DueFollowers {
     pub(crate) fn extend(&mut self, mut more: Self) {
@@ -95,7 +97,7 @@ impl Drop for DueFollowers {
     #[inline]
     fn drop(&mut self) {
         if !self.0.is_empty() && !stratawal_sync::model::is_over() {
-            self.0.iter().for_each(|signal| signal.wake());
+            self.0.iter().for_each(|(signal, key)| signal.wake(*key));
         }
     }
 }

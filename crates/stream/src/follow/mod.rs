@@ -13,19 +13,24 @@
 //! and looks. So a follower costs the writer at most one wake-up in [`PAUSE`], and none while the
 //! entries come faster than that.
 
+mod beside;
 mod followers;
+mod group;
 mod signal;
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use stratawal_frame::StreamId;
 use stratawal_sync::fail_point;
 
+pub(crate) use self::beside::ReaderTasks;
 use self::followers::Goal;
 pub(crate) use self::followers::{DueFollowers, Followers};
+pub use self::group::FollowGroup;
 use self::signal::{Signal, Sleep};
 use crate::batch::Entry;
 use crate::error::{Error, ErrorKind, Result};
@@ -47,6 +52,9 @@ const WAIT_MAX: Duration = Duration::from_millis(50);
 
 /// After so many looks without an event, such a follower looks less often.
 const QUICK_LOOKS: u32 = 10;
+
+/// A look that fails is repeated this often.
+const LOOK_TRIES: u32 = 50;
 
 /// A read that finds its entries removed, and a stream that shows no reason, is repeated this
 /// often.
@@ -100,6 +108,10 @@ pub struct Follow {
     position: u64,
     iter: Iter,
     signal: Arc<Signal>,
+    /// The key in a group.
+    key: Option<u64>,
+    /// The follower is among those that wait, unless it was woken.
+    is_registered: bool,
     /// Whether the first look is over.
     has_looked: bool,
     /// Whether the stream existed at the last look, and its id if that was known.
@@ -141,7 +153,11 @@ impl fmt::Debug for Follow {
 
 impl Follow {
     /// See [`StreamLog::follow`](crate::StreamLog::follow).
-    pub(crate) fn new(inner: &Arc<Inner>, from: u64, visibility: Visibility) -> Self {
+    pub(crate) fn of_stream(inner: &Arc<Inner>, from: u64, visibility: Visibility) -> Self {
+        Self::new(inner, from, visibility, Arc::new(Signal::new()), None)
+    }
+
+    fn new(inner: &Arc<Inner>, from: u64, visibility: Visibility, signal: Arc<Signal>, key: Option<u64>) -> Self {
         // The lock is not needed: an epoch that begins between these lines is noticed.
         let epoch = inner.shared.watermarks.stable_epoch();
         Self {
@@ -150,7 +166,9 @@ impl Follow {
             epoch,
             position: from,
             iter: Iter::at(inner, epoch, from),
-            signal: Arc::new(Signal::new()),
+            signal,
+            key,
+            is_registered: false,
             has_looked: false,
             existed: (inner.exists(), inner.shared.stream_id()),
             idle_looks: 0,
@@ -345,30 +363,110 @@ impl Follow {
                 return Ok(if is_over { Sleep::TimedOut } else { Sleep::Woken });
             }
         }
+        self.signal.reset();
+        if !self.register()? {
+            return Ok(Sleep::Woken);
+        }
+        let slept = self.signal.sleep(deadline);
+        if slept == Sleep::TimedOut || self.signal.is_stopped() {
+            self.unregister();
+        } else {
+            self.is_registered = false;
+            self.pause();
+        }
+        Ok(slept)
+    }
+
+    /// Has the follower woken when the stream changes. Returns false if it already has.
+    fn register(&mut self) -> Result<bool> {
         self.iter.release();
         let goal = self.goal();
-        self.signal.reset();
         let mut state = self.inner.group.lock();
         if goal.is_reached(&self.inner.shared.watermarks) && !fail_point!(RegisteredUnseen) {
-            return Ok(Sleep::Woken);
+            return Ok(false);
         }
         if state.failure().is_some_and(|failure| failure.kind() == ErrorKind::Missing) {
             self.was_deleted = true;
-            return Ok(Sleep::Woken);
+            return Ok(false);
         }
         if state.followers.is_closed {
             drop(state);
             return Err(self.end_with(ErrorKind::Closed));
         }
-        state.followers.add(goal, &self.signal);
-        drop(state);
-        let slept = self.signal.sleep(deadline);
-        if slept == Sleep::TimedOut || self.signal.is_stopped() {
-            self.inner.group.lock().followers.remove(&self.signal);
-        } else {
-            self.pause();
+        state.followers.add(goal, &self.signal, self.key);
+        self.is_registered = true;
+        Ok(true)
+    }
+
+    fn unregister(&mut self) {
+        if !std::mem::replace(&mut self.is_registered, false) {
+            return;
         }
-        Ok(slept)
+        if self.inner.shared.context.is_read_only() {
+            self.inner.shared.context.reader_tasks.remove(&self.signal, self.key);
+        } else {
+            self.inner.group.lock().followers.remove(&self.signal, self.key);
+        }
+    }
+
+    /// Returns the next event. If there is none now, registers the follower, so that its task or
+    /// its group is woken once there may be one, and returns `None`.
+    ///
+    /// In a log that is opened for reading, this looks at the stream, and may wait for the disk.
+    ///
+    /// # Errors
+    /// Same as [`next_timeout`](Self::next_timeout).
+    pub fn next_or_register(&mut self) -> Result<Option<FollowEvent>> {
+        self.inner.check_process()?;
+        self.unregister();
+        let is_reader = self.inner.shared.context.is_read_only();
+        loop {
+            if let Some(event) = self.try_next()? {
+                return Ok(Some(event));
+            }
+            if is_reader {
+                return self.look_or_register();
+            }
+            if self.register()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn look_or_register(&mut self) -> Result<Option<FollowEvent>> {
+        loop {
+            let context = Arc::clone(&self.inner.shared.context);
+            if context.have_followers_ended() {
+                return Err(self.end_with(ErrorKind::Closed));
+            }
+            let point = || context.notified_by().and_then(|reader| reader.wait_point(context.system()));
+            let before = point();
+            self.refresh()?;
+            if let Some(event) = self.try_next()? {
+                return Ok(Some(event));
+            }
+            self.iter.release();
+            let added = ReaderTasks::add(&context, &self.signal, self.key);
+            added.map_err(|error| Error::io(&self.inner.shared.location, error))?;
+            self.is_registered = true;
+            // A change between the look and the registration may have woken the other tasks only.
+            let is_same = before.is_none_or(|before| point().is_none_or(|now| now.is_same(&before)));
+            if is_same {
+                return Ok(None);
+            }
+            self.unregister();
+        }
+    }
+
+    /// Returns the next event, or has the task of `context` woken once there may be one. Ends like
+    /// the iterator.
+    pub fn poll_next(&mut self, context: &Context<'_>) -> Poll<Option<Result<FollowEvent>>> {
+        let was_over = self.end.is_some();
+        self.signal.set_waker(context.waker());
+        match self.next_or_register() {
+            Ok(None) => Poll::Pending,
+            next => Poll::Ready(item(was_over, next)),
+        }
     }
 
     fn pause(&mut self) {
@@ -410,7 +508,15 @@ impl Follow {
         Ok(if is_over { Sleep::TimedOut } else { Sleep::Woken })
     }
 
+    /// Looks at the files of a stream that is opened for reading. A look that fails because the
+    /// writer removes a file or the journal at the same time is repeated.
     fn refresh(&mut self) -> Result<()> {
+        for _ in 0..LOOK_TRIES {
+            match self.inner.reopen() {
+                Err(error) if error.kind() == ErrorKind::Io => std::thread::sleep(LOOK_PAUSE),
+                looked => return looked.inspect_err(|error| self.end = Some(error.clone())),
+            }
+        }
         self.inner.reopen().inspect_err(|error| self.end = Some(error.clone()))
     }
 }
@@ -424,10 +530,24 @@ impl Iterator for Follow {
             Ok(None) => self.next_until(None),
             next => next,
         };
-        match next {
-            Ok(event) => event.map(Ok),
-            Err(error) if was_over || matches!(error.kind(), ErrorKind::Closed | ErrorKind::Missing) => None,
-            Err(error) => Some(Err(error)),
+        item(was_over, next)
+    }
+}
+
+/// The item of an iterator, which ends where the errors of the other calls begin.
+fn item(was_over: bool, next: Result<Option<FollowEvent>>) -> Option<Result<FollowEvent>> {
+    match next {
+        Ok(event) => event.map(Ok),
+        Err(error) if was_over || matches!(error.kind(), ErrorKind::Closed | ErrorKind::Missing) => None,
+        Err(error) => Some(Err(error)),
+    }
+}
+
+impl Drop for Follow {
+    fn drop(&mut self) {
+        // In a forked child a lock may stay held forever.
+        if self.is_registered && self.inner.check_process().is_ok() && !stratawal_sync::model::is_over() {
+            self.unregister();
         }
     }
 }

@@ -1,0 +1,74 @@
+//! The thread that wakes the tasks of a log that is opened for reading. All followers of the log
+//! share it. It is started by the first task that waits, and ends a second after the last one.
+//!
+//! It waits for the writer as a follower with a thread of its own does, and then wakes all tasks,
+//! each of which looks at its stream.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+
+use stratawal_sync::Mutex;
+
+use super::signal::Signal;
+use super::{LOOK_PAUSE, WAIT_MAX};
+use crate::context::LogContext;
+use crate::notify::WaitPoint;
+
+/// The thread ends after so many waits without a task.
+const IDLE_ROUNDS: u32 = 20;
+
+/// The tasks of a log that is opened for reading.
+#[derive(Debug, Default)]
+pub(crate) struct ReaderTasks(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: Vec<(Arc<Signal>, Option<u64>)>,
+    has_thread: bool,
+}
+
+impl ReaderTasks {
+    /// Has `signal` woken when the writer has changed a stream, and at the latest after
+    /// [`WAIT_MAX`].
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub(crate) fn add(context: &Arc<LogContext>, signal: &Arc<Signal>, key: Option<u64>) -> io::Result<()> {
+        let mut state = context.reader_tasks.0.lock();
+        if !state.has_thread {
+            let context = Arc::clone(context);
+            thread::Builder::new().name("stratawal-follow".to_owned()).spawn(move || wake_tasks(&context))?;
+            state.has_thread = true;
+        }
+        state.waiting.push((Arc::clone(signal), key));
+        drop(state);
+        Ok(())
+    }
+
+    pub(crate) fn remove(&self, signal: &Arc<Signal>, key: Option<u64>) {
+        self.0.lock().waiting.retain(|(waiting, its)| !(Arc::ptr_eq(waiting, signal) && *its == key));
+    }
+}
+
+fn wake_tasks(context: &LogContext) {
+    let mut idle = 0;
+    let wait_point = || context.notified_by().and_then(|reader| reader.wait_point(context.system()));
+    loop {
+        let point = wait_point();
+        if !point.is_some_and(|point: WaitPoint| point.wait(WAIT_MAX)) {
+            thread::sleep(LOOK_PAUSE);
+        }
+        let mut state = context.reader_tasks.0.lock();
+        let waiting = std::mem::take(&mut state.waiting);
+        idle = if waiting.is_empty() { idle + 1 } else { 0 };
+        if idle > IDLE_ROUNDS {
+            state.has_thread = false;
+            return;
+        }
+        drop(state);
+        for (signal, key) in waiting {
+            signal.wake(key);
+        }
+    }
+}
