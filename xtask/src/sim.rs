@@ -109,8 +109,11 @@ pub(crate) fn beside(arguments: &[String]) -> Done {
     beside_run(&number(arguments, "--seconds", "120", "beside")?).done("reading beside a writer")
 }
 
+/// Half of the time goes to readers that look, and half to one that follows.
 pub(crate) fn beside_run(seconds: &str) -> Run {
-    harness("beside", volume(seconds)).env("STRATAWAL_BESIDE_SECONDS", seconds)
+    let each = (volume(seconds) / 2).max(1).to_string();
+    let run = harnesses(&["beside", "follow_beside"], volume(seconds));
+    run.env("STRATAWAL_BESIDE_SECONDS", &each).env("STRATAWAL_FOLLOW_SECONDS", &each)
 }
 
 /// The streams of a log that has very many.
