@@ -11,7 +11,8 @@ use crate::{Common, signals};
 pub(crate) const JSON: &str = r#"--adopt-copy is for a copy that was made while no process had the log open for writing, but before the log was closed, for
 example because its process had died. A copy that was made while a process had the log open is of different times:
 entries may be missing or mixed with others. Close the original, and copy it again.
-With --json: {"adopted":true}, or false if the log needs no such repair: then nothing is changed"#;
+With --json: {"adopted":true}, or false if the log needs no such repair: then nothing is changed.
+A damaged journal is not repaired, and is an error"#;
 
 /// The arguments of `repair`.
 #[derive(Debug, clap::Args)]
@@ -31,8 +32,12 @@ impl Repair {
     pub(crate) fn run(&self) -> Result<u8, Failure> {
         signals::exit_on_interrupt()?;
         let journal = self.common.result(inspect::verify_journal(&self.common.dir))?;
-        let is_copied = |error: stratawal::Error| error.kind() == ErrorKind::Copied;
-        let is_needed = self.adopt_copy && journal.and_then(|journal| journal.damage).is_some_and(is_copied);
+        let is_needed = match journal.and_then(|journal| journal.damage) {
+            Some(copied) if copied.kind() == ErrorKind::Copied => self.adopt_copy,
+            // No command repairs it.
+            Some(damage) => return self.common.result(Err(damage)),
+            None => false,
+        };
         if is_needed {
             let wal = self.common.result(Options::new().adopt_copy(true).open(&self.common.dir))?;
             self.common.result(wal.close_fast())?;

@@ -41,6 +41,9 @@ fn verify_reports_the_journal_and_its_damage() {
     assert_eq!(ran.code, 1, "{ran:?}");
     let line: serde_json::Value = serde_json::from_str(ran.text().lines().nth(1).unwrap()).unwrap();
     assert_eq!(line["journal"], "damaged");
+    let ran = log.run("repair", ["--adopt-copy", "--json"], b"");
+    assert_ne!(ran.code, 0, "{ran:?}");
+    assert_eq!(ran.error()["kind"], "damaged", "{ran:?}");
     assert!(Options::new().open(log.path()).is_err());
 }
 

@@ -466,6 +466,12 @@ impl Journal {
         if len > max { Err(Error::new(ErrorKind::TooLarge { len, max })) } else { Ok(len) }
     }
 
+    /// Whether the current file has room for a record of `len` bytes with entries.
+    #[must_use]
+    pub fn has_room(&self, len: u64) -> bool {
+        self.log.lock().has_room(len, false)
+    }
+
     /// Makes room for a record of `len` bytes, like [`reserve`](Self::reserve). `len` is that of an
     /// error of the kind [`ErrorKind::NoRoom`].
     ///

@@ -93,11 +93,10 @@ fn append_until_full(stream: &Stream) {
 }
 
 /// Appends to a stream without files until the disk and the journal are full. Returns whether there
-/// was room for an entry. Without any, the stream needs recovery.
+/// was room for an entry.
 fn fills_journal(stream: &Stream) -> bool {
-    let refused = (0..).find_map(|seq| stream.append(entry(seq, 400)).err()).unwrap();
-    assert!([ErrorKind::Full, ErrorKind::Poisoned].contains(&refused.kind()), "{refused}");
-    refused.kind() == ErrorKind::Full
+    append_until_full(stream);
+    stream.next_seq() > 0
 }
 
 #[test]
@@ -274,5 +273,24 @@ fn log_without_a_journal_opens_on_a_full_disk() {
             assert_entries(&wal.stream("big").unwrap(), BIG_COUNT - 2, BIG_COUNT);
         }
         assert!((50..100).contains(&kept_without), "{kept_without} of 150 openings found no room");
+    }
+}
+
+/// Neither the disk nor the journal has room for an entry of a new stream.
+#[test]
+fn new_stream_on_a_full_disk_is_refused_and_not_poisoned() {
+    for mapped in [true, false] {
+        let (sim, wal) = opened_full(mapped);
+        append_until_full(&wal.stream("big").unwrap());
+        let new = wal.stream("new").unwrap();
+        append_until_full(&new);
+        let end = new.next_seq();
+        assert_entries(&new, 0, end);
+        sim.set_faults(None);
+        append(&new, 10, 400);
+        for crash in [Crash::Kill, Crash::Lost] {
+            let wal = open(&after(&sim, crash), &options(mapped)).unwrap();
+            assert_entries(&wal.stream("new").unwrap(), 0, end + 10);
+        }
     }
 }

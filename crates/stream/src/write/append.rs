@@ -72,6 +72,9 @@ impl Inner {
             expected
         };
         let mut state = self.writable()?;
+        if state.tail.lacks_directory() {
+            state = self.ensure_room_without_directory(state, reserved)?;
+        }
         loop {
             self.check(&state)?;
             // Each time, because the creation of a segment releases the lock.
@@ -101,6 +104,34 @@ impl Inner {
         let next_seq = tail.next_seq;
         self.shared.watermarks.set_accepted(next_seq);
         Ok((state, first_seq..next_seq))
+    }
+
+    /// Makes room in the commit journal for `reserved` bytes of entries of a stream without a
+    /// directory. Creates the directory if that is not possible, so that nothing is accepted if
+    /// neither has room.
+    fn ensure_room_without_directory<'a>(
+        &'a self,
+        state: MutexGuard<'a, GroupState<Writer>>,
+        reserved: u64,
+    ) -> Result<MutexGuard<'a, GroupState<Writer>>> {
+        self.check(&state)?;
+        let Some(log) = self.shared.context.log_journal() else { return Ok(state) };
+        // The headers of a record and of a part take 56 bytes, and a record is aligned.
+        let len = (state.tail.unput_len() + self.shared.location.name().len() + 72) as u64 + reserved;
+        if log.journal.has_room(len) {
+            return Ok(state);
+        }
+        drop(state);
+        let made = self.make_journal_room(len);
+        // The append reports a failure of the journal.
+        if made.is_ok() || log.journal.is_failed() {
+            return Ok(self.group.lock());
+        }
+        self.group.exclusively(|state, writer| {
+            self.check(state)?;
+            if !state.tail.lacks_directory() { Ok(()) } else { writer.begin_segment(&mut state.tail) }
+        })?;
+        Ok(self.group.lock())
     }
 
     /// Waits until everything accepted is acknowledged at `durability`.

@@ -157,7 +157,7 @@ impl Inner {
     }
 
     /// Makes room for a record of `len` bytes. The caller holds no lock.
-    fn make_journal_room(&self, len: u64) -> stratawal_journal::Result<()> {
+    pub(super) fn make_journal_room(&self, len: u64) -> stratawal_journal::Result<()> {
         let Some(log) = self.shared.context.log_journal() else { return Ok(()) };
         for _ in 0..ROOM_TRIES {
             match log.journal.reserve_len(len) {

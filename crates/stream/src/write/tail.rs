@@ -215,6 +215,17 @@ impl Tail {
         self.unreserved += len;
     }
 
+    /// Whether the stream has no directory yet, because the log has a commit journal.
+    #[inline]
+    pub(crate) fn lacks_directory(&self) -> bool {
+        self.reservation.is_none() && self.journaled.as_ref().is_some_and(|journaled| !journaled.is_in_directory())
+    }
+
+    /// The bytes of the pending entries that are not in the commit journal.
+    pub(crate) fn unput_len(&self) -> usize {
+        self.journaled.as_ref().map_or(0, |journaled| self.pending.len_from(journaled.end()))
+    }
+
     /// Whether the stream has entries for the commit journal, and no id yet.
     pub(crate) fn lacks_id(&self) -> bool {
         self.pending_len() > 0 && self.journaled.as_ref().is_some_and(|journaled| journaled.known_stream().is_none())
