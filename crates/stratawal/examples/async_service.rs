@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use stratawal::{Batch, ErrorKind, Options, Stream};
+use stratawal::{Batch, ErrorKind, Stream, Wal};
 
 const TASKS: usize = 1000;
 const THREADS: usize = 64;
@@ -95,7 +95,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let rate = |count: u64| count as f64 / seconds;
     let temporary = tempfile::tempdir()?;
     let dir = std::env::args_os().nth(2).map_or_else(|| temporary.path().join("log"), PathBuf::from);
-    let wal = Options::new().journal(true).open(dir)?;
+    let wal = Wal::open(dir)?;
     let threads = with_threads(&wal.stream("threads")?, time)?;
     println!("{THREADS} threads: {:.0} durable appends a second", rate(threads));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build()?;

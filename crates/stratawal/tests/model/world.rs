@@ -185,6 +185,8 @@ impl World {
     }
 
     fn submit(&mut self, to: usize, durability: Durability, shapes: &[BatchShape]) {
+        // From here on the log needs no threads for tickets.
+        self.wal().drive_tickets();
         let stream = self.streams[to].with_durability(durability);
         let mut tickets = Vec::new();
         for &shape in shapes {
@@ -197,6 +199,7 @@ impl World {
             assert_eq!(ticket.seqs(), before..model.next_seq());
             tickets.push((ticket, batch.is_empty()));
         }
+        while self.wal().drive_tickets() {}
         let model = &mut self.models[to];
         // A new segment may sync earlier entries.
         model.may_be_synced_to(model.next_seq());
