@@ -24,12 +24,40 @@ use crate::wal::Wal;
 /// # wal.close()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// # Limits
+///
+/// | of | option | default | beyond it |
+/// |---|---|---|---|
+/// | a batch, and so an entry | [`StreamOptions::batch_bytes_max`] | 1 GiB | [`TooLarge`](crate::ErrorKind::TooLarge), with the length and the limit; nothing is appended |
+/// | a frame that is read | [`StreamOptions::read_bytes_max`] | 2 GiB - 1 | [`TooLarge`](crate::ErrorKind::TooLarge) |
+/// | entries of a stream that wait to be written | [`StreamOptions::buffer_bytes`] | 256 KiB | the append writes them |
+/// | entries of all streams that wait | [`tail_bytes`](Self::tail_bytes) | 256 MiB | the append writes those of its stream |
+/// | tickets in flight | none | 131,072, with 64 MiB | `submit` waits, `try_submit` is refused with [`Busy`](crate::ErrorKind::Busy) |
+/// | the journal | [`journal_bytes`](Self::journal_bytes) | 64 MiB | the append waits until space is free, or goes to the files |
+/// | open files of active segments, with a journal | [`active_files`](Self::active_files) | 512 | another one is closed |
+/// | open files for reading | [`cache_files`](Self::cache_files) | 1,024 | another one is closed |
+/// | indexes of sealed segments | [`cache_bytes`](Self::cache_bytes) | 64 MiB | another one is dropped |
+/// | an iterator | none | two blocks of 256 KiB, or of one frame | |
+///
+/// A log with *n* streams then takes at most about this much. Idle streams take 3 KB each, or 2 KB
+/// while they have no directory; [`Stream::close`](crate::Stream::close) frees that.
+///
+/// | | 10 streams | 1,000 | 100,000 |
+/// |---|---|---|---|
+/// | memory of idle streams | 30 KB | 3 MB | 300 MB |
+/// | entries that wait (four buffers each, all together `tail_bytes`) | 10 MiB | 256 MiB | 256 MiB |
+/// | entries that the journal is needed for (`journal_bytes`) | 64 MiB | 64 MiB | 64 MiB |
+/// | indexes of sealed segments (`cache_bytes`) | 64 MiB | 64 MiB | 64 MiB |
+/// | open files with a journal | 1,050 | 1,560 | 1,560 |
+/// | open files without a journal, which needs a higher `ulimit -n` | 1,050 | 2,050 | 101,050 |
 #[derive(Clone, Debug)]
 pub struct Options {
     pub(crate) stream_defaults: StreamOptions,
     /// Applies to all streams, also to those with their own options.
     pub(crate) map: Option<MapPromise>,
     pub(crate) cache_bytes: usize,
+    pub(crate) tail_bytes: usize,
     /// `None`: derived from the limit of open files.
     cache_files: Option<usize>,
     /// `None`: derived from the limit of open files.
@@ -50,6 +78,9 @@ const CACHE_FILES_MAX: usize = 1024;
 /// Upper bound on the default of [`Options::active_files`].
 const ACTIVE_FILES_MAX: usize = 512;
 
+/// The least [`Options::tail_bytes`].
+const TAIL_BYTES_MIN: usize = 1 << 20;
+
 /// The least [`Options::sync_interval`].
 const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(1);
 
@@ -67,6 +98,7 @@ impl Options {
             stream_defaults: StreamOptions::new(),
             map: None,
             cache_bytes: 64 << 20,
+            tail_bytes: 256 << 20,
             cache_files: None,
             active_files: None,
             journal: true,
@@ -95,6 +127,26 @@ impl Options {
     #[must_use]
     pub const fn cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = bytes;
+        self
+    }
+
+    /// The bytes of memory for entries that wait to be written to the segment files, across all
+    /// streams. Default: 256 MiB; at least 1 MiB.
+    ///
+    /// No append is refused because of it: one that finds more first writes the waiting entries of
+    /// its own stream to the file, and so takes the time of a write. If idle streams hold most of
+    /// it, each append is written; [`Wal::sync`](crate::Wal::sync) without a journal, or
+    /// [`Stream::close`](crate::Stream::close), frees their part. Each stream has a bound of its own as well:
+    /// [`StreamOptions::buffer_bytes`]. [`Stats::tail_bytes`](crate::Stats::tail_bytes) is the
+    /// memory that is taken now.
+    ///
+    /// Entries count with their length and 4 bytes, rounded up to 512 bytes for each stream. The
+    /// buffers that hold them may be longer: 100 streams with a bound of 1 MiB took 3.8 MiB.
+    /// Entries that are being written do not count, and those that were written and that the
+    /// [journal](Self::journal) is still needed for do not either; the journal bounds them.
+    #[must_use]
+    pub const fn tail_bytes(mut self, bytes: usize) -> Self {
+        self.tail_bytes = bytes;
         self
     }
 
@@ -388,6 +440,10 @@ impl Options {
             "journal_bytes must be 64 KiB to 512 MiB"
         } else if self.sync_interval.is_some_and(|interval| interval < SYNC_INTERVAL_MIN) {
             "sync_interval must be at least 1 ms"
+        } else if self.tail_bytes < TAIL_BYTES_MIN {
+            let tail_bytes = self.tail_bytes;
+            let text = format!("tail_bytes is {tail_bytes}, and must be at least 1,048,576 (1 MiB)");
+            return Err(log_error(ErrorKind::InvalidOption, format!("invalid option for a log: {text}")));
         } else {
             return Ok(());
         };

@@ -671,6 +671,7 @@ fn context(root: &Root, options: &Options, read_only: bool) -> LogContext {
         .read_only(read_only)
         .cache(options.cache_bytes, options.cache_files_max())
         .unsynced_files(Options::unsynced_files_max())
+        .tails(options.tail_bytes)
         .emergency_reserve_at(RESERVE);
     let context = if read_only {
         context.journal_reader(root.journal_reader()).notify_reader(NotifyReader::new(NOTIFY))

@@ -168,6 +168,15 @@ impl LogContext {
         self
     }
 
+    /// Sets how many bytes of memory the entries of all streams take that wait to be written to
+    /// files. An append that finds more writes those of its stream. By default only each stream's
+    /// own bound applies.
+    #[must_use]
+    pub fn tails(mut self, bytes_max: usize) -> Self {
+        self.pending = Arc::new(BufferPool::new().holding(bytes_max));
+        self
+    }
+
     /// Reads sealed segments through memory mappings, on the caller's promise. Default: positioned
     /// reads.
     #[must_use]

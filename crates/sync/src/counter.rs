@@ -15,6 +15,12 @@ impl Counter {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
+    /// Takes `n` away, which was added before.
+    #[inline]
+    pub fn sub(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
+    }
+
     /// Raises the number to `n` if it is less.
     #[inline]
     pub fn raise(&self, n: u64) {

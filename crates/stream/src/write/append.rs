@@ -148,7 +148,7 @@ impl Inner {
             return self.group.wait_for_locked(state, durability, target);
         }
         let pending_len = state.tail.pending_len();
-        if pending_len < self.shared.options.buffer_bytes {
+        if pending_len < self.shared.options.buffer_bytes && !self.holds_too_much() {
             return Ok(());
         }
         let target = self.group.target(&state);
@@ -157,15 +157,23 @@ impl Inner {
     }
 
     /// Writes the tail to the file once it has reached its length, unless another thread leads. If
-    /// the tail is four times that length, waits for that leader.
+    /// the tail is four times that length, or all tails of the log are too long, waits for that
+    /// leader.
     pub(super) fn bound_memory(&self, pending_len: usize, target: CommitTarget) -> Result<()> {
         const BUFFERS_MAX: usize = 4;
-        let is_too_long = pending_len >= BUFFERS_MAX * self.shared.options.buffer_bytes;
+        let is_too_long = pending_len >= BUFFERS_MAX * self.shared.options.buffer_bytes || self.holds_too_much();
         if is_too_long || self.group.is_free() {
             self.group.wait_for(Durability::Flushed, target)?;
             self.bound_files();
         }
         Ok(())
+    }
+
+    /// Whether the entries that wait in all streams take more memory than they may. Then each
+    /// append writes those of its own stream.
+    #[inline]
+    pub(super) fn holds_too_much(&self) -> bool {
+        self.shared.context.pending.is_full()
     }
 
     /// Appends a batch over [`COPIED_LEN_MAX`]. It is written from the caller's memory before this

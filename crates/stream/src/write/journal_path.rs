@@ -73,7 +73,7 @@ impl Inner {
         if let Some(log) = self.shared.context.log_journal() {
             log.maintain_if_due();
         }
-        if len < DRAIN_LEN {
+        if len < DRAIN_LEN && !self.holds_too_much() {
             return Ok(());
         }
         let drained = self.drain(len);
@@ -203,7 +203,7 @@ impl Inner {
     /// waits for it.
     fn drain(&self, len: usize) -> Result<()> {
         let max = self.shared.context.log_journal().map_or(0, |log| log.capacity() / 8);
-        let drained = if len as u64 >= max.max(DRAIN_LEN as u64) {
+        let drained = if len as u64 >= max.max(DRAIN_LEN as u64) || self.holds_too_much() {
             self.group.commit_now(Durability::Flushed)
         } else {
             self.group.commit_if_free(self.group.lock(), Durability::Flushed)

@@ -18,7 +18,7 @@ use crate::batch::Entry;
 use crate::options::{Durability, StreamOptions};
 use crate::read::tail_run::TailRun;
 use crate::watermarks::Watermarks;
-use crate::write::buffer_pool::{BufferPool, push_exact};
+use crate::write::buffer_pool::{BufferPool, Held, push_exact};
 use crate::write::clock::Clock;
 use crate::write::journaled::{JOURNALED_LEN_MAX, Journaled, Put};
 use crate::write::pending::{Entries, LargeBatch, PendingFrames};
@@ -66,8 +66,8 @@ pub(crate) struct Tail {
     in_flight: Option<Arc<PendingFrames>>,
     /// Short buffers for later entries. They have no other owner.
     spare: Vec<Arc<PendingFrames>>,
-    /// Long buffers, which the streams of a log share.
-    buffer_pool: Arc<BufferPool<PendingFrames>>,
+    /// Long buffers, which the streams of a log share, and the memory that this one takes.
+    held: Held<PendingFrames>,
     /// The bytes of pending entries for which the active segment has no space yet. The commit
     /// journal has them.
     unreserved: u64,
@@ -94,7 +94,7 @@ impl Tail {
             pending: PendingFrames::default(),
             in_flight: None,
             spare: Vec::new(),
-            buffer_pool,
+            held: Held::new(buffer_pool),
             unreserved: 0,
             recent_len: 0,
             journaled: None,
@@ -102,7 +102,7 @@ impl Tail {
     }
 
     pub(crate) const fn buffer_pool(&self) -> &Arc<BufferPool<PendingFrames>> {
-        &self.buffer_pool
+        self.held.pool()
     }
 
     /// Accepts entries whose space is reserved. Returns the first seq.
@@ -114,6 +114,7 @@ impl Tail {
         self.last_timestamp = self.last_timestamp.max(now);
         self.pending.push(first_seq, self.last_timestamp, entries, frame_len);
         self.pending.reserved += reserved;
+        self.held.raise(self.pending.len());
         self.next_seq += entries.len() as u64;
         first_seq
     }
@@ -153,7 +154,7 @@ impl Tail {
     /// Continues in a longer buffer, from the pool if it has one. A buffer that grows by doubling
     /// would copy its bytes twice.
     fn lengthen(&mut self, needed: usize) {
-        let larger = match self.buffer_pool.take(needed.max(self.recent_len)) {
+        let larger = match self.held.pool().take(needed.max(self.recent_len)) {
             Some(larger) => larger,
             None if self.recent_len > needed => PendingFrames::with_capacity(self.recent_len),
             None => return,
@@ -241,6 +242,7 @@ impl Tail {
     pub(crate) fn take(&mut self) -> Arc<PendingFrames> {
         let mut work = self.spare.pop().unwrap_or_default();
         std::mem::swap(Arc::get_mut(&mut work).expect("invariant: a spare has one owner"), &mut self.pending);
+        self.held.clear();
         self.in_flight = Some(Arc::clone(&work));
         if let Some(journaled) = &mut self.journaled {
             journaled.drain_begins(work.end_seq());
@@ -266,7 +268,7 @@ impl Tail {
             buffer.clear();
             if !buffer.is_short() {
                 let len = buffer.capacity();
-                self.buffer_pool.put(std::mem::take(buffer), len);
+                self.held.pool().put(std::mem::take(buffer), len);
             }
             push_exact(&mut self.spare, work);
         }
@@ -328,6 +330,7 @@ impl Tail {
         }
         self.last_timestamp = pending.last_timestamp().unwrap_or(0).max(self.last_timestamp);
         self.pending = pending;
+        self.held.raise(self.pending.len());
     }
 
     /// Appends entries that only the commit journal has. Their space is reserved before they are
