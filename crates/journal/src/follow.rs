@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use stratawal_frame::{SeqNo, StreamId, WalId};
+use stratawal_frame::{Salt, SeqNo, StreamId, WalId};
 use stratawal_storage::{Access, File, Storage};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -80,8 +80,10 @@ pub struct Follower {
     is_torn: bool,
     /// Everything below was durable at some time.
     attested: Lsn,
-    /// This process has synced everything below.
+    /// This process has synced everything below, as long as the journal has the file with this end.
     synced: Lsn,
+    /// The salt of that file.
+    synced_in: Option<Salt>,
     synced_at: Option<Instant>,
     /// The newest file whose name this process has synced.
     names_synced: u64,
@@ -120,6 +122,7 @@ impl Follower {
             is_torn: false,
             attested: Lsn(0),
             synced: Lsn(0),
+            synced_in: None,
             synced_at: None,
             names_synced: 0,
             readings: 0,
@@ -224,6 +227,7 @@ impl Follower {
         }
         self.sync_names()?;
         self.synced = self.end;
+        self.synced_in = self.files.last().map(|file| file.header.salt);
         self.synced_at = Some(Instant::now());
         Ok(())
     }
@@ -396,10 +400,11 @@ impl Follower {
         image.records().iter().for_each(|located| self.index.add(located));
         self.files = files;
         self.end = image.end();
-        // LSNs rise for as long as the journal exists, and one that was removed may be followed by
-        // another that begins anew.
+        // Other records may have the same LSNs: those after a restart, because the write that
+        // failed may have taken effect, and those of a journal that was created anew.
         self.attested = image.attested();
-        self.synced = self.synced.min(self.end);
+        let has_synced = |file: &FollowedFile| Some(file.header.salt) == self.synced_in;
+        self.synced = if self.files.iter().any(has_synced) { self.synced.min(self.end) } else { Lsn(0) };
         self.readings += 1;
         self.sync_names_if_attesting(self.attested)?;
         if self.continue_chain()? {

@@ -9,7 +9,7 @@ use std::thread;
 use stratawal_frame::{SeqNo, StreamId, WalId};
 use stratawal_journal::{Follower, Image, Journal, JournalOptions, Lsn, Part, PartPosition, Record};
 use stratawal_storage::{Storage, UnixStorage};
-use stratawal_testkit::{Fault, Faults, HookedStorage, Operation, Rng, SimStorage};
+use stratawal_testkit::{Fault, Faults, HookedStorage, Operation, Rng, SimStorage, Verdict};
 
 const WAL: WalId = WalId(3);
 const DIR: &str = "/journal";
@@ -250,6 +250,44 @@ fn restarted_journal_is_found_beside_its_old_files() {
         journal.release(journal.end()).expect("no fault");
         journal.append(&settled).expect("there is room");
     }
+}
+
+/// What a follower has synced does not count for other records at the same LSNs: those of a journal
+/// that was removed and created anew, and those after a restart.
+#[test]
+fn synced_lsns_do_not_count_in_another_file() {
+    let hooked = HookedStorage::new(SimStorage::new(1));
+    let storage: Arc<dyn Storage> = Arc::new(hooked.clone());
+    let create = || Journal::create(&storage, Path::new(DIR), WAL, options(false)).expect("it is new");
+    let journal = create();
+    let mut follower = Follower::new(Arc::clone(&storage), Path::new(DIR), WAL);
+    let mut look = |journal: &Journal, syncs: bool| {
+        follower.look().expect("the journal is sound");
+        assert!(syncs || follower.shown_to() <= journal.durable(), "{} is not durable", follower.shown_to());
+        if syncs {
+            follower.sync().expect("no fault");
+        }
+        assert!(!syncs || follower.shown_to() == follower.end());
+    };
+    journal.append(&of_zeros(0, 3000)).expect("there is room");
+    look(&journal, true);
+    drop(journal);
+    Journal::remove(&*storage, Path::new(DIR)).expect("no fault");
+    let journal = create();
+    journal.append(&of_zeros(0, 300)).expect("there is room");
+    look(&journal, false);
+    look(&journal, true);
+    hooked.intercept(|call| match call.operation {
+        Operation::Write => Verdict::FailAfterEffect(std::io::ErrorKind::Other.into()),
+        _ => Verdict::Proceed,
+    });
+    journal.append(&of_zeros(1, 3000)).expect_err("the write fails, and takes effect");
+    hooked.clear();
+    look(&journal, true);
+    journal.restart(journal.epoch(), &[]).expect("no fault");
+    journal.append(&of_zeros(1, 300)).expect("there is room");
+    look(&journal, false);
+    look(&journal, true);
 }
 
 /// Nothing is shown before it is attested or synced, and a sync makes everything that was found
