@@ -99,7 +99,7 @@ fn create(root: &mut Root, options: &Options, context: &LogContext) -> Result<Ar
 /// so, removes the files that were created.
 fn has_stayed_without(root: &Root, context: &LogContext) -> Result<bool> {
     // The error may have come after the rename of FORMAT.
-    if !root.read_format()?.is_some_and(|format| !format.has_journal()) {
+    if root.read_format()?.is_none_or(|format| format.has_journal()) {
         return Ok(false);
     }
     // If this fails, the next opening tries again. Nothing reads the files.

@@ -352,15 +352,7 @@ pub(crate) const CASES: [Case; 36] = [
     Case {
         name: "W11/64",
         what: "append 128 B, synced, 64 threads, 64 streams in turn",
-        only: &[
-            "stratawal",
-            "stratawal-off",
-            "stratawal-written",
-            "ironwal",
-            "raft-engine",
-            "raft-log",
-            "fjall",
-        ],
+        only: &["stratawal", "stratawal-off", "stratawal-written", "ironwal", "raft-engine", "raft-log", "fjall"],
         ..TURN
     },
     Case {
