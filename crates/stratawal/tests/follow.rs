@@ -469,6 +469,42 @@ fn follower_of_a_reader_is_quick_and_cheap() {
     }
 }
 
+/// The processor time of a flushed append of 128 bytes, in nanoseconds, beside this many followers.
+#[cfg(target_os = "linux")]
+fn append_nanos(journal: bool, followers: usize) -> u64 {
+    const APPENDS: u64 = 100_000;
+    let dir = tempfile::tempdir().unwrap();
+    let wal = Options::new().journal(journal).open(dir.path()).unwrap();
+    let flushed = StreamOptions::new().durability(Durability::Flushed);
+    let stream = wal.stream_with("s", flushed).unwrap();
+    let following: Vec<_> = (0..followers)
+        .map(|_| {
+            let follow = stream.follow(0);
+            thread::spawn(move || follow.map(Result::unwrap).count())
+        })
+        .collect();
+    let before = thread_time();
+    for _ in 0..APPENDS {
+        stream.append([7; 128]).unwrap();
+    }
+    let used = thread_time() - before;
+    wal.close().unwrap();
+    for follower in following {
+        assert_eq!(follower.join().unwrap() as u64, APPENDS);
+    }
+    u64::try_from(used.as_nanos()).unwrap() / APPENDS
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn ten_followers_see_a_writer_at_full_speed() {
+    for journal in [false, true] {
+        let best = |followers| (0..3).map(|_| append_nanos(journal, followers)).min().unwrap();
+        let (alone, beside) = (best(0), best(10));
+        println!("volume: journal {journal}: an append takes {alone} ns alone, {beside} ns beside ten followers");
+    }
+}
+
 #[test]
 fn reader_begins_at_a_position_newer_than_its_look() {
     let dir = tempfile::tempdir().unwrap();

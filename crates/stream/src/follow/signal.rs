@@ -103,7 +103,7 @@ impl Signal {
 
     fn sleep_while(&self, deadline: Option<Instant>, may_be_woken: bool) -> Sleep {
         let mut state = self.state.lock();
-        while !(state.is_woken && may_be_woken) && !self.is_stopped() {
+        while !(self.is_stopped() || state.is_woken && may_be_woken) {
             let Some(deadline) = deadline else {
                 state.is_sleeping = true;
                 state = self.wake.wait(state);
