@@ -61,10 +61,7 @@ pub use read::{
 };
 pub use scan::{Attestations, Chain, FoundFrame, FoundSeal, FrameSearch};
 pub use stratawal_storage::Access;
-pub use write::{
-    CONTROL_RESERVE, ControlContext, CreateError, Preallocation, SegmentWriter, UnsyncedSegment, active_len, create,
-    create_unsynced,
-};
+pub use write::{CONTROL_RESERVE, ControlContext, CreateError, Preallocation, SegmentWriter, active_len, create};
 
 /// The result of an operation on a segment file.
 pub type Result<T> = std::result::Result<T, Error>;

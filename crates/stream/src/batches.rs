@@ -8,29 +8,27 @@ use std::thread;
 use stratawal_sync::atomic::{AtomicUsize, Ordering};
 
 /// The items of one batch. More would gain nothing.
-const BATCH_LEN_MAX: usize = 32;
+pub(crate) const BATCH_LEN_MAX: usize = 32;
 
-/// The threads that share the batches, the caller included. They wait for the disk nearly all the
-/// time, and it serves their syncs together.
-const THREADS_MAX: usize = 16;
+/// The threads that share the batches, the caller included.
+pub(crate) const THREADS_MAX: usize = 4;
 
 /// One thread is used for this many items, because fewer are not worth a thread. So the caller
 /// handles up to 15 items itself, in order, and a simulation can replay them.
 const ITEMS_PER_THREAD: usize = 8;
 
-/// Calls `run` for the items, in batches of at most 32, in this thread and in up to 15 others,
-/// which end before this returns. Batches that run at the same time have at most `at_once_max`
-/// items together. A panic of `run` continues here.
+/// Calls `run` for the items, in batches of at most `len`, in this thread and in up to three
+/// others, which end before this returns. A panic of `run` continues here.
 ///
 /// # Errors
 /// The error of the first batch that fails, in the order of the items. The others still run.
 pub(crate) fn in_batches<T: Sync, E: Send>(
     items: &[T],
-    at_once_max: usize,
+    len: usize,
     run: impl Fn(&[T]) -> Result<(), E> + Sync,
 ) -> Result<(), E> {
-    let threads = (items.len() / ITEMS_PER_THREAD).min(THREADS_MAX).min(at_once_max).max(1);
-    let len = (at_once_max / threads).clamp(1, BATCH_LEN_MAX).min(items.len().div_ceil(threads).max(1));
+    let threads = (items.len() / ITEMS_PER_THREAD).min(THREADS_MAX);
+    let len = len.clamp(1, BATCH_LEN_MAX).min(items.len().div_ceil(threads.max(1)).max(1));
     let next = AtomicUsize::new(0);
     let some = || {
         let mut first = None;
@@ -84,29 +82,13 @@ mod tests {
     }
 
     #[test]
-    fn batches_at_once_keep_within_their_bound() {
-        let items: Vec<usize> = (0..500).collect();
-        for max in [1, 3, 40] {
-            let running = AtomicUsize::new(0);
-            let run = |batch: &[usize]| {
-                let before = running.fetch_add(batch.len(), Ordering::SeqCst);
-                assert!(before + batch.len() <= max);
-                thread::yield_now();
-                running.fetch_sub(batch.len(), Ordering::SeqCst);
-                Ok::<_, ()>(())
-            };
-            in_batches(&items, max, run).unwrap();
-        }
-    }
-
-    #[test]
     fn few_items_stay_in_the_callers_thread() {
         let caller = thread::current().id();
         let run = |batch: &[u8]| {
             assert_eq!((thread::current().id(), batch.len()), (caller, 15));
             Ok::<_, ()>(())
         };
-        in_batches(&[0; 15], usize::MAX, run).unwrap();
+        in_batches(&[0; 15], 32, run).unwrap();
     }
 
     #[test]
@@ -117,7 +99,7 @@ mod tests {
             *done.lock().unwrap() += batch.len();
             if batch[0] >= 64 { Err(batch[0]) } else { Ok(()) }
         };
-        assert_eq!(in_batches(&items, usize::MAX, run), Err(64));
+        assert_eq!(in_batches(&items, 32, run), Err(64));
         assert_eq!(*done.lock().unwrap(), 500);
     }
 }

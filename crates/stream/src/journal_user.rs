@@ -8,7 +8,6 @@ use stratawal_journal::{Lsn, Position, Record};
 use stratawal_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::error::Result;
-use crate::write::create::BegunDirectory;
 use crate::write::waiter::CommitTarget;
 
 /// A stream, as the journal of its log sees it. Every call takes the stream's lock, and some wait
@@ -22,10 +21,6 @@ pub(crate) trait JournalUser: fmt::Debug + Send + Sync {
     /// at most `max` bytes and there is room. Returns how many bytes they take, or `None` if they
     /// stay where they are.
     fn copy_forward(&self, max: usize, has_copies: &AtomicBool) -> stratawal_journal::Result<Option<usize>>;
-
-    /// Begins to create the directory of a stream that only the journal has, unless another thread
-    /// works on the stream. For streams that are drained next.
-    fn begin_directory(&self) -> Option<BegunDirectory<'_>>;
 
     /// Drains the stream and has the system begin to write its files, as far as that needs no
     /// waiting. A call before [`free_journal_below`](Self::free_journal_below) that saves time if

@@ -24,11 +24,10 @@ pub use self::carried::SettleCarried;
 use self::carried::{AllCarried, Carried, Settling};
 use self::registry::Registry;
 use crate::active_files::ActiveFiles;
-use crate::batches::in_batches;
+use crate::batches::{BATCH_LEN_MAX, THREADS_MAX, in_batches};
 use crate::events;
 use crate::journal_user::{BegunSync, Claim, JournalUser};
 use crate::watermarks::Watermarks;
-use crate::write::create::BegunDirectory;
 
 use crate::report::JournalReport;
 use crate::stats::{JournalStats, SyncTimes};
@@ -257,7 +256,6 @@ impl LogJournal {
         }
         let places: Vec<usize> = self.streams.with_ids(&ids).flatten().map(|(place, _)| place).collect();
         let settled: std::result::Result<(), ()> = self.in_batches(&places, |streams| {
-            create_directories(streams);
             if streams.len() > 1 {
                 streams.iter().for_each(|stream| stream.begin_settle());
             }
@@ -269,14 +267,15 @@ impl LogJournal {
         drop(self.files.unsynced());
     }
 
-    /// Calls `run` for the streams at `places`, in batches that several threads share. All of them
-    /// together keep within the bound of open files.
+    /// Calls `run` for the streams at `places`, in batches that up to four threads share. All of
+    /// them together keep within the bound of open files.
     fn in_batches<E: Send>(
         &self,
         places: &[usize],
         run: impl Fn(&[Arc<dyn JournalUser>]) -> std::result::Result<(), E> + Sync,
     ) -> std::result::Result<(), E> {
-        in_batches(places, self.files.max(), |batch| run(&self.streams.at(batch.iter().copied())))
+        let len = BATCH_LEN_MAX.min(self.files.max() / THREADS_MAX);
+        in_batches(places, len, |batch| run(&self.streams.at(batch.iter().copied())))
     }
 
     /// Has the current thread woken whenever [`maintain`](Self::maintain) has work. It should park
@@ -541,7 +540,6 @@ impl LogJournal {
         }
         places.reverse();
         self.in_batches(&places, |streams| {
-            create_directories(streams);
             if streams.len() > 1 {
                 streams.iter().for_each(|stream| stream.begin_to_free());
             }
@@ -696,22 +694,9 @@ impl LogJournal {
     }
 }
 
-/// Creates the directories of streams that have none, before the streams are drained. All that the
-/// file system has to record of them is written by a few syncs: the first sync of a file or a
-/// directory writes most of it for the others.
-fn create_directories(streams: &[Arc<dyn JournalUser>]) {
-    let begun: Vec<_> = streams.iter().filter_map(|stream| stream.begin_directory()).collect();
-    let synced: Vec<_> = begun.into_iter().filter_map(BegunDirectory::sync).collect();
-    let renamed: Vec<_> = synced.into_iter().filter_map(BegunDirectory::rename).collect();
-    if let Some(first) = renamed.first() {
-        let synced = first.sync_parent();
-        renamed.into_iter().for_each(|directory| directory.finish(&synced));
-    }
-}
-
 /// Makes streams durable for which the journal is not enough.
 fn sync_through_files(streams: &[(Arc<dyn JournalUser>, BegunSync)]) -> crate::error::Result<()> {
-    in_batches(streams, usize::MAX, |batch| {
+    in_batches(streams, BATCH_LEN_MAX, |batch| {
         if batch.len() > 1 {
             batch.iter().for_each(|(stream, _)| stream.begin_settle());
         }

@@ -65,9 +65,7 @@ pub fn create(
     let len = active_len(len.max(SEGMENT_HEADER_LEN as u64));
     let (temporary, file) =
         create_temporary(storage, dir, id).map_err(|source| CreateError::Undone(Error::io(id, "create")(source)))?;
-    let written = write_header(&*file, header, len);
-    let synced = written.and_then(|()| file.sync_all().map_err(|e| ("sync the header", e)));
-    synced.map_err(|(operation, source)| {
+    write_header(&*file, header, len).map_err(|(operation, source)| {
         // If the file cannot be removed now, recovery removes it. No reader opens a file with a
         // temporary name.
         let _ = storage.remove_file(&temporary);
@@ -86,62 +84,6 @@ pub fn create(
     }
     let preallocation = Preallocation::new(id, Arc::clone(&file), len);
     Ok((SegmentWriter::new(*header, file), preallocation))
-}
-
-/// A segment in a directory that is being built under a temporary name. Nothing of it is durable
-/// before [`sync`](Self::sync).
-#[derive(Debug)]
-pub struct UnsyncedSegment {
-    storage: Arc<dyn Storage>,
-    dir: PathBuf,
-    writer: SegmentWriter,
-    preallocation: Preallocation,
-}
-
-/// Creates a segment in the directory `dir`, like [`create`], but syncs nothing. The directory must
-/// be new and have a temporary name, which it keeps until the segment is synced: a segment whose
-/// header is not durable must never be found.
-///
-/// # Errors
-/// I/O. The directory may hold the file.
-pub fn create_unsynced(
-    storage: &Arc<dyn Storage>,
-    dir: &Path,
-    header: &SegmentHeader,
-    len: u64,
-) -> Result<UnsyncedSegment, Error> {
-    let id = SegmentId::of(header);
-    let len = active_len(len.max(SEGMENT_HEADER_LEN as u64));
-    let file = storage.create_new(&dir.join(id.to_string())).map_err(Error::io(id, "create"))?;
-    write_header(&*file, header, len).map_err(|(operation, source)| Error::io(id, operation)(source))?;
-    let preallocation = Preallocation::new(id, Arc::clone(&file), len);
-    let writer = SegmentWriter::new(*header, file);
-    Ok(UnsyncedSegment { storage: Arc::clone(storage), dir: dir.to_owned(), writer, preallocation })
-}
-
-impl UnsyncedSegment {
-    /// Makes the file, its header and its name durable. If many segments are created and then
-    /// synced, the file system writes its metadata once for most of them.
-    ///
-    /// # Errors
-    /// I/O. What is durable is then unknown.
-    pub fn sync(&self) -> Result<(), Error> {
-        let id = self.writer.id();
-        self.writer.file().sync_all().map_err(Error::io(id, "sync the header"))?;
-        let synced = if fail_point!(DirSyncSkipped) { Ok(()) } else { self.storage.sync_dir(&self.dir) };
-        synced.map_err(Error::io(id, "sync the directory"))
-    }
-
-    /// The space of the file.
-    pub fn preallocation(&mut self) -> &mut Preallocation {
-        &mut self.preallocation
-    }
-
-    /// The writer of the segment, which is synced, and the space of its file.
-    #[must_use]
-    pub fn into_writer(self) -> (SegmentWriter, Preallocation) {
-        (self.writer, self.preallocation)
-    }
 }
 
 /// Creates an empty file under a temporary name.
@@ -167,5 +109,6 @@ fn create_temporary(storage: &Arc<dyn Storage>, dir: &Path, id: SegmentId) -> io
 
 fn write_header(file: &dyn File, header: &SegmentHeader, len: u64) -> Result<(), (&'static str, io::Error)> {
     file.preallocate(len).map_err(|e| ("reserve space", e))?;
-    file.write_all_at(&header.encode(), 0).map_err(|e| ("write the header", e))
+    file.write_all_at(&header.encode(), 0).map_err(|e| ("write the header", e))?;
+    file.sync_all().map_err(|e| ("sync the header", e))
 }

@@ -4,6 +4,6 @@ mod create;
 mod preallocation;
 mod writer;
 
-pub use create::{CreateError, UnsyncedSegment, create, create_unsynced};
+pub use create::{CreateError, create};
 pub use preallocation::{CONTROL_RESERVE, Preallocation, active_len};
 pub use writer::{ControlContext, SegmentWriter};

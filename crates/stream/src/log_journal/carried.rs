@@ -11,7 +11,7 @@ use stratawal_sync::atomic::Ordering;
 use stratawal_sync::fail_point;
 
 use super::LogJournal;
-use crate::batches::in_batches;
+use crate::batches::{BATCH_LEN_MAX, in_batches};
 use crate::journal_user::Claim;
 
 /// At most this many streams that were not looked up are settled before a release.
@@ -49,7 +49,7 @@ impl LogJournal {
             batch.iter().for_each(|(_, name)| settler.settle(name));
             Ok::<_, std::convert::Infallible>(())
         };
-        let Ok(()) = in_batches(&largest, usize::MAX, settle);
+        let Ok(()) = in_batches(&largest, BATCH_LEN_MAX, settle);
         // One that could not be settled keeps its records, which are copied forward from now on.
         tried.extend(largest.into_iter().map(|(stream, _)| stream));
     }

@@ -40,7 +40,7 @@ use stratawal_sync::{Condvar, Mutex, OnceLock, model};
 
 pub(crate) use self::queue::{Slot, TicketQueue};
 pub use self::ticket::Ticket;
-use crate::batches::in_batches;
+use crate::batches::{BATCH_LEN_MAX, in_batches};
 use crate::error::Result;
 use crate::events;
 use crate::inner::Inner;
@@ -269,7 +269,7 @@ impl LogTickets {
             *of_files.lock() += finished;
             Ok::<(), ()>(())
         };
-        let finished = in_batches(&in_files, usize::MAX, finish);
+        let finished = in_batches(&in_files, BATCH_LEN_MAX, finish);
         debug_assert!(finished.is_ok(), "no batch fails");
         completed += *of_files.lock();
         begun.iter().for_each(|(stream, begun)| stream.bound_tail_after_tickets(begun));

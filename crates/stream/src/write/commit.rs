@@ -325,55 +325,8 @@ impl<L: CommitLeader> Group<L> {
     }
 }
 
-/// The lead, held by a thread that does not have the lock. Dropping it releases the lead; if the
-/// thread unwinds, that fails the group.
-pub(crate) struct HeldLead<'a, L: CommitLeader> {
-    group: &'a Group<L>,
-    /// `None` once it is dropped.
-    lead: Option<Box<L>>,
-}
-
-impl<L: CommitLeader> fmt::Debug for HeldLead<'_, L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HeldLead").finish_non_exhaustive()
-    }
-}
-
-impl<L: CommitLeader> HeldLead<'_, L> {
-    pub(crate) fn get(&self) -> &L {
-        self.lead.as_deref().expect("invariant: the lead is held until this is dropped")
-    }
-
-    /// Runs `act` with the lead, under the lock.
-    pub(crate) fn under_lock(&mut self, act: impl FnOnce(&mut GroupState<L>, &mut L)) {
-        let lead = self.lead.as_deref_mut().expect("invariant: the lead is held until this is dropped");
-        act(&mut self.group.state.lock(), lead);
-    }
-}
-
-impl<L: CommitLeader> Drop for HeldLead<'_, L> {
-    fn drop(&mut self) {
-        if stratawal_sync::model::is_over() {
-            return;
-        }
-        let mut state = self.group.state.lock();
-        let mut lead = self.lead.take();
-        if std::thread::panicking() {
-            state.fail(&Error::unwound(&self.group.name));
-            lead = None;
-        }
-        self.group.release_lead(state, lead);
-    }
-}
-
 /// Other uses of the lead.
 impl<L: CommitLeader> Group<L> {
-    /// Takes the lead if it is free and the group has not failed.
-    pub(crate) fn hold_lead_if_free(&self, state: &mut GroupState<L>) -> Option<HeldLead<'_, L>> {
-        let lead = if state.failed.is_some() { None } else { state.lead.take_free(Lead::Taken) };
-        lead.map(|lead| HeldLead { group: self, lead: Some(lead) })
-    }
-
     /// Waits for the lead and takes it together with the lock. The caller releases it with
     /// [`release_lead`](Self::release_lead) or [`lead`](Self::lead).
     pub(crate) fn acquire(&self) -> Result<(MutexGuard<'_, GroupState<L>>, Box<L>)> {

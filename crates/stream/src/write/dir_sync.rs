@@ -53,11 +53,6 @@ impl Failure {
     }
 }
 
-/// A copy of an operating-system error, for one more stream.
-pub(crate) fn copy_of(error: &io::Error) -> io::Error {
-    Failure::of(error).into_error()
-}
-
 impl Round {
     fn new() -> Arc<Self> {
         Arc::new(Self(Mutex::new(None)))

@@ -27,7 +27,7 @@ use crate::inner::Inner;
 use crate::journal_user::{BegunSync, JournalUser};
 use crate::options::Durability;
 use crate::write::commit::GroupState;
-use crate::write::create::{BegunDirectory, new_stream_id};
+use crate::write::create::new_stream_id;
 use crate::write::journaled::Put;
 use crate::write::reserve::ReserveUse;
 use crate::write::waiter::CommitTarget;
@@ -323,10 +323,6 @@ impl JournalUser for Inner {
     fn copy_forward(&self, max: usize, has_copies: &AtomicBool) -> stratawal_journal::Result<Option<usize>> {
         self.free_start_below(Lsn(u64::MAX), has_copies)?;
         self.copy_records(max, has_copies)
-    }
-
-    fn begin_directory(&self) -> Option<BegunDirectory<'_>> {
-        BegunDirectory::begin(&self.group)
     }
 
     fn begin_to_free(&self) {
