@@ -179,6 +179,12 @@ impl Index {
         named.filter(|(_, stream)| stream.has_records()).max_by_key(|(_, stream)| stream.end())
     }
 
+    /// Whether the records of a stream of this name became void at or after `lsn`.
+    #[must_use]
+    pub fn is_voided_since(&self, name: &[u8], lsn: Lsn) -> bool {
+        self.ids_of(name).filter_map(|id| self.streams.get(&id)?.settled).any(|at| at >= lsn)
+    }
+
     /// All streams.
     pub fn streams(&self) -> impl Iterator<Item = (StreamId, &IndexedStream)> {
         self.streams.iter().map(|(&id, stream)| (id, stream))

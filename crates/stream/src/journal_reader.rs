@@ -63,8 +63,9 @@ pub(crate) struct Sighting {
 /// time.
 #[derive(Debug, Default)]
 pub(crate) struct Attempt {
-    /// A try that finds everything below this LSN durable need not wait for another sync.
-    goal: Option<Lsn>,
+    /// A try that finds everything below this LSN durable need not wait for another sync. Records
+    /// of this stream end there.
+    goal: Option<(StreamId, Lsn)>,
     /// The gap that the last try found: where it begins, and the end of the promise.
     gap: Option<(u64, u64)>,
 }
@@ -280,7 +281,13 @@ impl JournalReader {
                 return Err(failed(damage));
             }
             tail.complete = now;
-            return Ok(if tail.is_alone { Joined::Gone } else { Joined::Tail(tail) });
+            if !tail.is_alone {
+                return Ok(Joined::Tail(tail));
+            }
+            // The stream was settled, and so got its directory, perhaps after this look found none.
+            let name = look.location.name().as_bytes();
+            let is_settled = again && state.follower.index().is_voided_since(name, look.before.end);
+            return Ok(if is_settled { Joined::Again } else { Joined::Gone });
         };
         // A SETTLED is known by its beginning, a DROP and a START by their ends.
         let is_changed_after = |end: Lsn| {
@@ -301,7 +308,7 @@ impl JournalReader {
             return Ok(Joined::Again);
         }
         tail.may_be_cut |= look.since.is_some_and(|since| is_changed_after(since.end));
-        let shown = match state.shown_to(id, attempt) {
+        let shown = match state.shown_to(id, look.files, attempt) {
             // The writer has removed the journal since.
             Err(error) if error.is_not_found() => return Ok(Joined::Again),
             shown => shown.map_err(failed)?,
@@ -366,16 +373,27 @@ impl State {
 
     /// The LSN up to which records of this stream are shown, or `None` if the caller has to wait
     /// for a sync.
-    fn shown_to(&mut self, id: StreamId, attempt: &mut Attempt) -> stratawal_journal::Result<Option<Lsn>> {
+    ///
+    /// Without that wait, records after those that an earlier try found may be hidden. Then the
+    /// files must not show that such a record is durable: a START that they hold too.
+    fn shown_to(
+        &mut self,
+        id: StreamId,
+        files: Option<InFiles>,
+        attempt: &mut Attempt,
+    ) -> stratawal_journal::Result<Option<Lsn>> {
         let shown = self.follower.shown_to();
         let Some(stream) = self.follower.index().stream(id) else { return Ok(Some(shown)) };
         let end = stream.end();
         if fail_point!(UnsyncedRecordsShown) {
             return Ok(Some(shown.max(end)));
         }
-        let goal = *attempt.goal.get_or_insert(end);
+        let goal = attempt.goal.filter(|goal| goal.0 == id).map_or(end, |goal| goal.1);
+        attempt.goal = Some((id, goal));
         let is_dropped = stream.dropped.is_some_and(|dropped| dropped > shown);
-        if end <= shown || goal <= shown && !is_dropped {
+        let start = stream.start_at(shown).map_or(0, |start| start.0);
+        let is_started = stream.start_end > shown && files.is_some_and(|files| files.first_seq > start);
+        if end <= shown || goal <= shown && !is_dropped && !is_started {
             return Ok(Some(shown));
         }
         if self.follower.sync_wait().is_zero() {
@@ -483,5 +501,56 @@ mod tests {
         let before = reader.look(&location).unwrap();
         let Joined::Tail(again) = join(before, 2) else { panic!("nothing has changed") };
         assert_eq!(again.end(), Some(4));
+    }
+
+    /// The writer settles a stream, and so gives it a directory, after the look found none.
+    #[test]
+    fn stream_that_gets_its_directory_is_looked_at_again() {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+        let dir = Path::new("/journal");
+        let wal_id = WalId(3);
+        let journal = Journal::create(&storage, dir, wal_id, JournalOptions::default()).unwrap();
+        journal.append(&part(0)).unwrap();
+        journal.sync().unwrap();
+        let reader = JournalReader::new(&storage, dir, wal_id, || Some(true));
+        let location = Location::new(Path::new("/streams"), "s");
+        let before = reader.look(&location).unwrap();
+        journal.append(&Record::Settled { stream: STREAM, seq: SeqNo(1) }).unwrap();
+        let join = |before: Sighting| {
+            let look = StreamLook { location: &location, before, since: None, files: None };
+            reader.join(&look, &mut Attempt::default()).unwrap()
+        };
+        assert!(matches!(join(before), Joined::Again), "entry 0 would be missing");
+        let before = reader.look(&location).unwrap();
+        assert!(matches!(join(before), Joined::Gone), "the directory is missing since");
+    }
+
+    /// The files hold a START that the journal is not known to have durably, and the entries before
+    /// it are hidden.
+    #[test]
+    fn start_in_the_files_is_not_shown_before_earlier_entries() {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+        let dir = Path::new("/journal");
+        let wal_id = WalId(3);
+        let journal = Journal::create(&storage, dir, wal_id, JournalOptions::default()).unwrap();
+        for seq in 0..4 {
+            journal.append(&part(seq)).unwrap();
+        }
+        let reader = JournalReader::new(&storage, dir, wal_id, || Some(true));
+        let location = Location::new(Path::new("/streams"), "s");
+        let mut attempt = Attempt::default();
+        let mut join = |first_seq: u64| {
+            let before = reader.look(&location).unwrap();
+            let files = Some(InFiles { stream: STREAM, first_seq, next_seq: 4 });
+            let look = StreamLook { location: &location, before, since: None, files };
+            reader.join(&look, &mut attempt).unwrap()
+        };
+        // It syncs, so that the next sync has to wait, and remembers that this is its goal.
+        assert!(matches!(join(0), Joined::Tail(_)));
+        journal.append(&part(4)).unwrap();
+        journal.append(&Record::Start { stream: STREAM, seq: SeqNo(3), name: None }).unwrap();
+        let Joined::Tail(earlier) = join(0) else { panic!("what the goal asks for is durable") };
+        assert_eq!((earlier.start, earlier.end()), (None, None));
+        assert!(matches!(join(3), Joined::Again), "entry 4 would be missing before the START");
     }
 }
