@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
-use stratawal::{Durability, ErrorKind, Options, Stream, StreamOptions, Wal};
+use stratawal::{Batch, Durability, ErrorKind, Options, Stream, StreamOptions, Wal};
 use stratawal_storage::Storage;
 use stratawal_testkit::{HookedStorage, Operation, SimStorage};
 
@@ -168,4 +168,25 @@ fn journal_that_is_removed_during_a_look_is_no_error() {
         if is_missed { Err(io::ErrorKind::NotFound.into()) } else { Ok(()) }
     });
     assert_eq!(beside(hooked).stream("s").unwrap().next_seq(), 1);
+}
+
+/// The entries of one record of the journal, some of which are dropped.
+#[test]
+fn cut_within_a_batch_begins_where_it_was_cut() {
+    let sim = SimStorage::new(1);
+    let wal = open(sim.clone(), true);
+    let stream = wal.stream("s").unwrap();
+    let batch: Batch = (0..10).map(|i: u8| [i; 20]).collect();
+    stream.append_batch(&batch).unwrap();
+    let held = beside(sim).stream("s").unwrap();
+    let mut entries = held.iter(..);
+    assert_eq!(entries.next().unwrap().unwrap().seq(), 0);
+    stream.truncate_from(7).unwrap();
+    held.reopen().unwrap();
+    assert_eq!(held.next_seq(), 7);
+    for seq in 1..7 {
+        assert_eq!(entries.next().unwrap().unwrap().seq(), seq);
+    }
+    let error = entries.next().unwrap().unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Cut { next_seq: 7 }), "{error:?}");
 }

@@ -149,11 +149,7 @@ impl Inner {
                     &shared.location,
                 ));
             }
-            let entry = if next < shared.watermarks.drained() {
-                Iter::new(self, &(next..next + 1), Visibility::Stable).next().transpose()?
-            } else {
-                self.entry_in_journal_now(next)?
-            };
+            let entry = self.entry_now(next)?;
             let Some(entry) = entry else { return Err(cut(next)) };
             if entry.timestamp != at.timestamp && !fail_point!(SubstituteNotCompared) {
                 return Err(cut(first));
@@ -166,6 +162,16 @@ impl Inner {
             return Err(cut(first));
         }
         Ok(Entries { first, timestamp: at.timestamp, ends, data })
+    }
+
+    /// Reads entry `seq`, or fails with an error for which `is_not_found` is true if it was moved
+    /// since this look.
+    fn entry_now(self: &Arc<Self>, seq: u64) -> Result<Option<Entry>> {
+        if seq < self.shared.watermarks.drained() {
+            Iter::new(self, &(seq..seq + 1), Visibility::Stable).next().transpose()
+        } else {
+            self.entry_in_journal_now(seq)
+        }
     }
 
     /// Reads entry `seq` from the journal, or fails with an error for which `is_not_found` is true.
@@ -189,10 +195,26 @@ impl Inner {
                 Err(error) if matches!(error.kind(), ErrorKind::Truncated { .. }) => {}
                 Err(error) if error.is_damage() => return Err(error),
                 // The writer may have dropped them, or moved them again.
-                Err(_) => return Ok(Some(at.first.0)),
+                Err(_) => match self.first_changed_of(at, &now)? {
+                    None => {}
+                    changed => return Ok(changed),
+                },
             }
         }
         Ok(None)
+    }
+
+    /// The first entry of `at` that `now` does not show. If the journal no longer holds the entries
+    /// as they were, they cannot be compared one by one, and each of them may have changed.
+    fn first_changed_of(&self, at: &PartPosition, now: &Arc<Self>) -> Result<Option<u64>> {
+        let Some(entries) = self.read_from_journal(at)? else { return Ok(Some(at.first.0)) };
+        let from = at.first.0.max(now.shared.watermarks.start());
+        Ok((from..at.end_seq().0).find(|&seq| {
+            // An entry that cannot be read now counts as changed.
+            let found = now.entry_now(seq).ok().flatten();
+            let key = |entry: Entry| (entry.timestamp, entry.data);
+            found.map(key) != entries.get(seq).map(key)
+        }))
     }
 }
 
