@@ -55,7 +55,7 @@ fn interrupt_creation(journal: bool, step: usize) {
 fn interrupted_creation_continues() {
     interrupt_creation(false, 1);
     // The creation of a journal changes the disk many times.
-    interrupt_creation(true, 9);
+    interrupt_creation(true, 67);
 }
 
 #[test]
