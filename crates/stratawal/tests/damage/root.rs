@@ -26,18 +26,18 @@ fn creation(disk: Disk, journal: bool) -> Vec<Disk> {
     std::mem::take(&mut seen.lock().unwrap())
 }
 
-/// Crashes in any way after each change of the disk, then again while the creation continues: after
-/// each change, or after one in `step`.
-fn interrupt_creation(journal: bool, step: usize) {
+/// Crashes in any way after one change of the disk in `first`, then again while the creation
+/// continues, after one in `second`.
+fn interrupt_creation(journal: bool, first: usize, second: usize) {
     const CRASHES: [Crash; 6] =
         [Crash::Kill, Crash::Lost, Crash::Kept, Crash::Prefix, Crash::Mixed(128), Crash::Mixed(232)];
     let mut rng = Rng::new(7);
     let whole = creation(SimStorage::new(1).disk(), journal);
     let mut cases = 0;
-    for (i, disk) in whole.iter().enumerate() {
+    for (i, disk) in whole.iter().enumerate().step_by(first) {
         for crash in CRASHES {
-            let first = disk.crash(crash, &mut rng);
-            for (j, disk) in creation(first, journal).iter().enumerate().skip(i % step).step_by(step) {
+            let disk = disk.crash(crash, &mut rng);
+            for (j, disk) in creation(disk, journal).iter().enumerate().skip(i % second).step_by(second) {
                 for again in CRASHES {
                     let storage = SimStorage::on(disk.crash(again, &mut rng), 3);
                     let wal = open(storage, journal)
@@ -53,9 +53,9 @@ fn interrupt_creation(journal: bool, step: usize) {
 
 #[test]
 fn interrupted_creation_continues() {
-    interrupt_creation(false, 1);
+    interrupt_creation(false, 1, 1);
     // The creation of a journal changes the disk many times.
-    interrupt_creation(true, 67);
+    interrupt_creation(true, 5, 41);
 }
 
 #[test]
