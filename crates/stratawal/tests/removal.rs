@@ -47,10 +47,10 @@ fn sync_skips_a_stream_deleted_meanwhile() {
 }
 
 #[test]
-fn stats_skip_a_stream_deleted_meanwhile() {
+fn disk_usage_skips_a_stream_deleted_meanwhile() {
     let (storage, wal) = log();
     delete_b_at(&storage, &wal, Operation::Open);
-    assert_eq!(wal.stats().unwrap().segments, 1);
+    assert_eq!(wal.disk_usage().unwrap().segments, 1);
     storage.clear();
 }
 

@@ -268,7 +268,9 @@ const CHILD: &str = "STRATAWAL_VOLUMES_CHILD";
 
 /// Reads through mappings, both as the writer and as another process, while the disk fills up.
 fn maps_while_it_fills(path: &Path) {
-    let options = Options::new().stream_defaults(StreamOptions::new().segment_bytes(256 << 10));
+    let streams = StreamOptions::new().segment_bytes(256 << 10);
+    // Without a journal, so that the entries are in segments from the start.
+    let options = Options::new().journal(false).stream_defaults(streams);
     // SAFETY: the file system belongs to this test, and no other process uses its files.
     #[allow(unsafe_code)]
     let options = unsafe { options.map_reads() };
