@@ -23,10 +23,13 @@ use crate::recovery::{StreamFiles, entries_of};
 #[derive(Debug, Default)]
 pub(crate) struct JournalEntries {
     /// The part that was read last.
-    recent: Mutex<Option<Box<(PartPosition, Arc<Entries>)>>>,
+    recent: Mutex<Option<Box<KnownPart>>>,
     /// A later look at the stream, in which entries are found that the journal no longer has.
     substitute: Mutex<Option<Arc<Inner>>>,
 }
+
+/// A part, and its entries.
+type KnownPart = (PartPosition, Arc<Entries>);
 
 /// The entries of one part.
 #[derive(Debug)]
