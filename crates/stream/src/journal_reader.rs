@@ -276,18 +276,8 @@ impl JournalReader {
             ..JournalTail::NONE
         };
         let Some((id, stream)) = state.find(look) else {
-            // The damaged journal may have held entries of the stream.
-            if let Some(damage) = state.damage.clone().filter(|_| !fail_point!(JournalDamageIgnored)) {
-                return Err(failed(damage));
-            }
             tail.complete = now;
-            if !tail.is_alone {
-                return Ok(Joined::Tail(tail));
-            }
-            // The stream was settled, and so got its directory, perhaps after this look found none.
-            let name = look.location.name().as_bytes();
-            let is_settled = again && state.follower.index().is_voided_since(name, look.before.end);
-            return Ok(if is_settled { Joined::Again } else { Joined::Gone });
+            return state.join_nothing(look, tail).map_err(failed);
         };
         // A SETTLED is known by its beginning, a DROP and a START by their ends.
         let is_changed_after = |end: Lsn| {
@@ -401,6 +391,21 @@ impl State {
             return Ok(Some(self.follower.shown_to()));
         }
         Ok(None)
+    }
+
+    /// The result for a stream of which the journal has no records.
+    fn join_nothing(&self, look: &StreamLook<'_>, tail: JournalTail) -> stratawal_journal::Result<Joined> {
+        // The damaged journal may have held entries of the stream.
+        if let Some(damage) = self.damage.clone().filter(|_| !fail_point!(JournalDamageIgnored)) {
+            return Err(damage);
+        }
+        if !tail.is_alone {
+            return Ok(Joined::Tail(tail));
+        }
+        // The stream was settled, and so got its directory, perhaps after this look found none.
+        let name = look.location.name().as_bytes();
+        let is_settled = self.follower.index().is_voided_since(name, look.before.end) && !fail_point!(NotLookedAgain);
+        Ok(if is_settled { Joined::Again } else { Joined::Gone })
     }
 
     /// Joins the records of the stream that end at or below `shown` to its files.
