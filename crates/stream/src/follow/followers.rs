@@ -65,38 +65,49 @@ impl Followers {
 
     /// Takes the followers that a change concerns.
     pub(crate) fn take_due(&mut self, watermarks: &Watermarks) -> DueFollowers {
-        let mut due = DueFollowers::default();
+        let mut due = Vec::new();
         self.waiting.retain(|waiting| {
             let is_due = waiting.goal.is_reached(watermarks);
             if is_due {
-                due.0.push((Arc::clone(&waiting.signal), waiting.key));
+                due.push((Arc::clone(&waiting.signal), waiting.key));
             }
             !is_due
         });
-        due
+        DueFollowers::of(due)
     }
 
     pub(crate) fn take_all(&mut self) -> DueFollowers {
-        DueFollowers(self.waiting.drain(..).map(|waiting| (waiting.signal, waiting.key)).collect())
+        DueFollowers::of(self.waiting.drain(..).map(|waiting| (waiting.signal, waiting.key)).collect())
     }
 }
 
 /// Followers to be woken, which happens when this is dropped. That is after the stream's lock is
-/// released.
+/// released. An append has one, and most streams have no followers, so it costs nothing then.
 #[derive(Debug, Default)]
 #[must_use]
-pub(crate) struct DueFollowers(Vec<(Arc<Signal>, Option<u64>)>);
+pub(crate) struct DueFollowers(Option<Box<Due>>);
+
+#[derive(Debug)]
+struct Due(Vec<(Arc<Signal>, Option<u64>)>);
 
 impl DueFollowers {
-    pub(crate) fn extend(&mut self, mut more: Self) {
-        self.0.append(&mut more.0);
+    fn of(due: Vec<(Arc<Signal>, Option<u64>)>) -> Self {
+        Self((!due.is_empty()).then(|| Box::new(Due(due))))
+    }
+
+    #[inline]
+    pub(crate) fn extend(&mut self, more: Self) {
+        match (&mut self.0, more.0) {
+            (_, None) => {}
+            (Some(due), Some(mut more)) => due.0.append(&mut more.0),
+            (due @ None, more) => *due = more,
+        }
     }
 }
 
-impl Drop for DueFollowers {
-    #[inline]
+impl Drop for Due {
     fn drop(&mut self) {
-        if !self.0.is_empty() && !stratawal_sync::model::is_over() {
+        if !stratawal_sync::model::is_over() {
             self.0.iter().for_each(|(signal, key)| signal.wake(*key));
         }
     }
