@@ -94,7 +94,10 @@ impl Verify {
             return writeln!(out, r#"{{"journal":"{word}","records":{records},"streams_that_need_it":{streams}}}"#);
         }
         let records = counted(*records, "record", "records");
-        let needed = counted(*streams, "stream may need them", "streams may need them");
+        let needed = match streams {
+            0 => "no stream needs them".to_owned(),
+            _ => counted(*streams, "stream may need them", "streams may need them"),
+        };
         writeln!(out, "commit journal: {word}, {records}, {needed}")?;
         match damage {
             // Its text has the remedy.

@@ -40,8 +40,8 @@ use crate::wal::Wal;
 /// | indexes of sealed segments | [`cache_bytes`](Self::cache_bytes) | 64 MiB | another one is dropped |
 /// | an iterator | none | two blocks of 256 KiB, or of one frame | |
 ///
-/// A log with *n* streams then takes at most about this much. Idle streams take 3 KB each, or 2 KB
-/// while they have no directory; [`Stream::close`](crate::Stream::close) frees that.
+/// A log with *n* streams then takes at most about this much. Idle streams take 3 KB each, or 1.5
+/// KB while they have no directory; [`Stream::close`](crate::Stream::close) frees that.
 ///
 /// | | 10 streams | 1,000 | 100,000 |
 /// |---|---|---|---|

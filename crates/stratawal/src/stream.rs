@@ -320,7 +320,10 @@ impl Stream {
     /// appended.
     ///
     /// # Errors
-    /// [`Poisoned`](crate::ErrorKind::Poisoned), [`ReadOnly`](crate::ErrorKind::ReadOnly).
+    /// [`Poisoned`](crate::ErrorKind::Poisoned); [`Closed`](crate::ErrorKind::Closed) after
+    /// [`close`](Self::close) or [`close_fast`](crate::Wal::close_fast);
+    /// [`Missing`](crate::ErrorKind::Missing) if the stream was deleted;
+    /// [`ReadOnly`](crate::ErrorKind::ReadOnly); [`Forked`](crate::ErrorKind::Forked).
     pub fn flush(&self) -> Result<()> {
         self.log.flush()
     }
@@ -329,8 +332,8 @@ impl Stream {
     /// that call this at the same time share a sync.
     ///
     /// # Errors
-    /// [`Poisoned`](crate::ErrorKind::Poisoned), [`ReadOnly`](crate::ErrorKind::ReadOnly). After a
-    /// failed sync, no later sync reports the same entries as durable.
+    /// Same as [`flush`](Self::flush). After a failed sync, no later sync reports the same entries
+    /// as durable.
     pub fn sync(&self) -> Result<()> {
         self.log.sync()
     }

@@ -518,8 +518,9 @@ impl Wal {
     /// open reads it, as after a crash. Otherwise like [`close`](Self::close). In a log without a
     /// journal, both do the same.
     ///
-    /// Afterwards [`Stream::sync`] and [`Stream::flush`] fail with [`Closed`](ErrorKind::Closed) in
-    /// a log with a journal, even if every entry is durable.
+    /// Afterwards [`sync`](Self::sync), [`Stream::sync`] and [`Stream::flush`] fail with
+    /// [`Closed`](ErrorKind::Closed) in a log with a journal, even if every entry is durable. After
+    /// [`close`](Self::close) all three succeed.
     ///
     /// Use this to end a process in a hurry, or one that is about to be started again. Do not copy
     /// the log in this state: a copy is refused with [`Copied`](ErrorKind::Copied) until it is
