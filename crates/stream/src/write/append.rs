@@ -73,6 +73,9 @@ impl Inner {
         };
         let mut state = self.writable()?;
         if state.tail.lacks_directory() {
+            // An append that is refused creates nothing.
+            self.check(&state)?;
+            self.check_expected(&state.tail, expected)?;
             state = self.ensure_room_without_directory(state, reserved)?;
         }
         loop {
@@ -114,7 +117,6 @@ impl Inner {
         state: MutexGuard<'a, GroupState<Writer>>,
         reserved: u64,
     ) -> Result<MutexGuard<'a, GroupState<Writer>>> {
-        self.check(&state)?;
         let Some(log) = self.shared.context.log_journal() else { return Ok(state) };
         // The headers of a record and of a part take 56 bytes, and a record is aligned.
         let len = (state.tail.unput_len() + self.shared.location.name().len() + 72) as u64 + reserved;
