@@ -18,8 +18,10 @@ use crate::stream::Stream;
 /// are events of their own: see [`FollowEvent`].
 ///
 /// As an iterator, this blocks until there is an event. It ends after [`FollowEvent::Deleted`],
-/// after an error, when [`FollowStopper::stop`] is called, and when the log or the stream is closed
-/// and every entry was returned. [`next_timeout`](Self::next_timeout) waits for a limited time.
+/// after an error, and when [`FollowStopper::stop`] is called. When the log is closed, it ends
+/// after every entry was returned; when the stream alone is [closed](Stream::close), it ends at
+/// once, with or without entries that were not returned. [`next_timeout`](Self::next_timeout) waits
+/// for a limited time.
 ///
 /// If a write or sync of the stream fails, this waits until the stream is
 /// [reopened](Stream::reopen), and continues.
@@ -48,7 +50,9 @@ use crate::stream::Stream;
 /// each sync, truncation and deletion. Entries that are only flushed are seen within 50 ms. If the
 /// writer wakes no reader ([`journal_mapped(false)`](crate::Options::journal_mapped), a file system
 /// without shared mappings, or a system other than Linux), this looks every 2 ms. A
-/// [`stop`](FollowStopper::stop) or a [close](crate::Wal::close) ends it within 50 ms. A writer in
+/// [`stop`](FollowStopper::stop) or a [close](crate::Wal::close) ends it within 50 ms, with or
+/// without entries that were not returned. The stream holds one open file, its newest segment, once
+/// it has one. A writer in
 /// another process may be closed, killed and started again; this continues. If a stream is deleted
 /// and created again between two looks, this may be returned as [`FollowEvent::Cut`]. After a
 /// writer was killed, a cut may begin below the entries that were lost: if recovery wrote entries

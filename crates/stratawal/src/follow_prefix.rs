@@ -1,6 +1,6 @@
 //! Follows all streams whose names begin alike.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use stratawal_stream::{FollowEvent, FollowGroup, FollowStopper, Visibility};
 use stratawal_sync::Mutex;
 
 use crate::error::{Error, ErrorKind, Result, log_error};
+use crate::slots::Change;
 use crate::stream::Stream;
 use crate::wal::Wal;
 
@@ -20,6 +21,9 @@ const EVENTS_MAX: u32 = 256;
 
 /// The minimum time between two wake-ups.
 const PAUSE: Duration = Duration::from_millis(1);
+
+/// A stream that could not be followed is looked up again after this time.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The minimum time between two listings of the streams of a log that is opened for reading.
 const LIST_PAUSE: Duration = Duration::from_millis(50);
@@ -44,16 +48,41 @@ pub struct PrefixEvent {
 /// followed from 0.
 ///
 /// As an iterator, this blocks until there is an event, and ends when the log is closed or
-/// [`FollowStopper::stop`] is called. A close lets it return the entries of every stream that it has
-/// looked up by then. An error concerns one stream, which it names: that stream is
-/// no longer followed, unless it is opened again, and the next call continues with the others.
+/// [`FollowStopper::stop`] is called. After a close of the log it first returns the remaining
+/// entries of every stream that was open when the log was closed, or that was closed alone while
+/// this follower existed. A stream that nobody has opened since the log was opened, and that the
+/// follower has not reached, is left for the next one: its position stays as it is.
 ///
-/// A stream that is closed by [`Stream::close`](crate::Stream::close) continues when it is looked
-/// up again. This keeps the log open and locked, and every stream that it follows in use. It takes
-/// about 1 KB for each of them, beside the memory of the stream.
+/// # Errors of one stream
+/// An error concerns one stream, which it names, and the next call continues with the others. After
+/// an error of the operating system, such as a lack of descriptors, the stream is looked up again
+/// after a second, and each failure is returned; in a program with tasks, in a log that is open for
+/// writing, it is looked up with the first event after that second. After any other error, such as
+/// damage, the stream is no longer followed unless it is opened again; in a log opened for reading
+/// it is looked up again after a second.
 ///
-/// In a log opened for reading, every followed stream is looked at whenever the writer has synced
-/// or changed one of them, and new streams are found within about 50 ms.
+/// # Closed streams
+/// A stream that is closed by [`Stream::close`](crate::Stream::close) while it has entries that
+/// were not returned is opened again by the follower, with the
+/// [default options](crate::Options::stream_defaults), and stays open; a close of the log does this
+/// too. One whose entries were all
+/// returned stays closed: it waits without a handle until its name is looked up. If such a stream
+/// is opened again, and its end is [dropped](crate::Stream::truncate_from) and appended to before
+/// the follower looks, and it then has as many entries again, the follower does not notice.
+///
+/// # Resources
+/// This keeps the log open and locked, and every open stream that it follows in use. It takes about
+/// 1 KB for each of them, beside the memory of the stream. A new follower opens every stream of the
+/// prefix once.
+///
+/// # In a log opened for reading
+/// New streams are found within about 50 ms. A close of this log ends the follower within that
+/// time, with or without entries that were not returned. Each followed stream holds one open file,
+/// its newest segment, once it has one, so the limit of open files (`ulimit -n`) must be above
+/// their number. Every followed stream is looked at whenever the writer has synced or changed one
+/// of them: beside a busy writer, the cost is the number of streams times the number of syncs. Use
+/// it for some hundred streams. To follow more, follow in the process that writes, where an idle
+/// stream costs nothing.
 pub struct FollowPrefix {
     wal: Wal,
     prefix: Box<str>,
@@ -69,8 +98,10 @@ pub struct FollowPrefix {
     in_a_row: u32,
     /// The streams to look up.
     names: VecDeque<Arc<str>>,
-    /// The streams that were deleted while their position was stored.
+    /// The streams whose deletion is to be returned.
     deleted: VecDeque<Arc<str>>,
+    /// The streams that could not be followed, and when to try again.
+    later: HashMap<Arc<str>, Instant>,
     /// When the streams of a log that is opened for reading were last listed.
     listed: Option<Instant>,
     /// Whether the group will be woken for the next listing.
@@ -87,35 +118,91 @@ struct Part {
     follow: stratawal_stream::Follow,
     is_ready: bool,
     // Dropped last: it keeps the stream in use.
-    _stream: Stream,
+    stream: Stream,
 }
 
-/// The names of streams that were opened since the follower looked last.
+/// What happened to the streams since the follower looked last.
 #[derive(Debug)]
 pub(crate) struct Watch {
     prefix: Box<str>,
     group: FollowGroup,
-    opened: Mutex<Vec<Arc<str>>>,
+    changes: Mutex<Changes>,
+}
+
+#[derive(Debug, Default)]
+struct Changes {
+    /// The streams that were opened or deleted.
+    names: Vec<Arc<str>>,
+    /// The streams that are closed, each with its end, until the follower is known to have returned
+    /// all entries.
+    closed: HashMap<Arc<str>, u64>,
+    /// The streams that were deleted, until the follower has noticed.
+    deleted: HashSet<Arc<str>>,
+    /// Streams that could not be opened when the log was closed.
+    failed: Vec<Error>,
 }
 
 impl Watch {
-    /// A stream of this name was opened.
-    pub(crate) fn opened(&self, name: &Arc<str>) {
-        if name.starts_with(&*self.prefix) {
-            self.opened.lock().push(Arc::clone(name));
-            self.wake();
+    /// The stream `name` was changed. Returns whether the follower is to be woken. Called under the
+    /// lock of the stream's slot.
+    pub(crate) fn note(&self, name: &str, change: Change) -> bool {
+        if !name.starts_with(&*self.prefix) {
+            return false;
+        }
+        let name: Arc<str> = Arc::from(name);
+        let mut changes = self.changes.lock();
+        match change {
+            Change::Closed { next_seq } => {
+                changes.closed.insert(name, next_seq);
+                return false;
+            }
+            Change::Opened => {}
+            Change::Deleted => {
+                changes.deleted.insert(Arc::clone(&name));
+            }
+        }
+        changes.closed.remove(&name);
+        changes.names.push(name);
+        true
+    }
+
+    /// The streams that are closed, and whose last entries may not have been returned.
+    pub(crate) fn closed(&self) -> Vec<Arc<str>> {
+        self.changes.lock().closed.keys().cloned().collect()
+    }
+
+    /// The stream `name` could not be opened when the log was closed.
+    pub(crate) fn failed(&self, name: &str, error: &Error) {
+        let mut changes = self.changes.lock();
+        if changes.closed.remove(name).is_some() {
+            changes.failed.push(error.clone());
         }
     }
 
     pub(crate) fn wake(&self) {
         self.group.wake(NAMES);
     }
+
+    fn take_deleted(&self, name: &str) -> bool {
+        self.changes.lock().deleted.remove(name)
+    }
+
+    /// Whether the stream `name` is closed and has entries that a follower at `position` has not
+    /// returned. If it has none, it is forgotten.
+    fn is_closed_and_unread(&self, name: &str, position: u64) -> Option<bool> {
+        let mut changes = self.changes.lock();
+        let is_unread = *changes.closed.get(name)? != position;
+        if !is_unread {
+            changes.closed.remove(name);
+        }
+        Some(is_unread)
+    }
 }
 
 impl FollowPrefix {
     pub(crate) fn new(wal: &Wal, prefix: &str, positions: BTreeMap<String, u64>) -> Result<Self> {
         let group = FollowGroup::default();
-        let watch = Arc::new(Watch { prefix: prefix.into(), group: group.clone(), opened: Mutex::default() });
+        let watch = Arc::new(Watch { prefix: prefix.into(), group: group.clone(), changes: Mutex::default() });
         let mut follow = Self {
             wal: wal.clone(),
             prefix: prefix.into(),
@@ -129,6 +216,7 @@ impl FollowPrefix {
             in_a_row: 0,
             names: VecDeque::new(),
             deleted: VecDeque::new(),
+            later: HashMap::new(),
             listed: None,
             is_listing_due: false,
             waited: None,
@@ -138,7 +226,7 @@ impl FollowPrefix {
         // Watched before the streams are listed, so that none is missed in between.
         wal.slots().watch(&follow.watch);
         follow.list()?;
-        let known: std::collections::HashSet<&str> = follow.names.iter().map(|name| &**name).collect();
+        let known: HashSet<&str> = follow.names.iter().map(|name| &**name).collect();
         let gone = follow.positions.keys().filter(|name| !known.contains(name.as_str()));
         follow.deleted = gone.map(|name| Arc::from(name.as_str())).collect();
         Ok(follow)
@@ -162,9 +250,9 @@ impl FollowPrefix {
     ///
     /// # Errors
     /// - [`Closed`](ErrorKind::Closed): the log was closed, or this was stopped. No event follows.
-    /// - An error of one stream, such as [`Damaged`](ErrorKind::Damaged): that stream is no longer
-    ///   followed. Its position stays in [`positions`](Self::positions). Later calls continue with
-    ///   the other streams.
+    /// - An error of one stream, such as [`Damaged`](ErrorKind::Damaged) or [`Io`](ErrorKind::Io).
+    ///   Its position stays in [`positions`](Self::positions). Later calls continue with the other
+    ///   streams, and may try this one again, as described for the type.
     /// - [`Forked`](ErrorKind::Forked); any operating-system error.
     pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<PrefixEvent>> {
         if let Some(event) = self.try_next()? {
@@ -194,6 +282,7 @@ impl FollowPrefix {
 
     /// Waits until a stream may have an event. A burst wakes this at most once in [`PAUSE`].
     fn wait(&mut self, deadline: Option<Instant>) {
+        let deadline = deadline.into_iter().chain(self.later.values().copied()).min();
         let pause = self.waited.map(|waited| waited + PAUSE).filter(|&until| until > Instant::now());
         match pause.filter(|_| self.has_events) {
             Some(until) => self.group.pause(deadline.map_or(until, |deadline| deadline.min(until))),
@@ -225,9 +314,14 @@ impl FollowPrefix {
                     self.has_events = true;
                     return Ok(Some(event));
                 }
-            } else if let Some(name) = self.names.pop_front() {
+                continue;
+            }
+            // A close of the log opens closed streams whose entries were not returned.
+            let is_closing = self.wal.is_closed() && !self.wal.slots().is_final();
+            let name = if is_closing { None } else { self.names.pop_front() };
+            if let Some(name) = name {
                 self.begin(name)?;
-            } else if self.parts.is_empty() && self.wal.is_closed() {
+            } else if self.parts.is_empty() && self.wal.is_closed() && !is_closing {
                 self.end = Some(log_error(ErrorKind::Closed, "the log was closed"));
             } else {
                 self.have_listing_woken()?;
@@ -247,10 +341,19 @@ impl FollowPrefix {
                 self.ready.push_back(key);
             }
         }
+        self.take_later();
         if !has_names {
             return Ok(());
         }
-        self.names.extend(std::mem::take(&mut *self.watch.opened.lock()));
+        let mut changes = self.watch.changes.lock();
+        self.names.extend(std::mem::take(&mut changes.names));
+        let failed = changes.failed.pop();
+        drop(changes);
+        if let Some(error) = failed {
+            // There may be more.
+            self.watch.wake();
+            return Err(error);
+        }
         if self.wal.is_read_only() {
             self.is_listing_due = false;
             if self.listed.is_none_or(|listed| listed.elapsed() >= LIST_PAUSE) {
@@ -260,14 +363,32 @@ impl FollowPrefix {
         Ok(())
     }
 
+    /// Adds the names of the streams that are to be looked up again by now.
+    fn take_later(&mut self) {
+        if !self.later.is_empty() {
+            let (now, is_closed) = (Instant::now(), self.wal.is_closed());
+            self.names.extend(self.later.extract_if(|_, due| is_closed || *due <= now).map(|(name, _)| name));
+        }
+    }
+
+    /// Has the stream looked up again after `error`, if that may help. Otherwise it is no longer
+    /// followed.
+    fn try_later(&mut self, name: Arc<str>, error: &Error) {
+        let may_help = error.kind() == ErrorKind::Io || self.wal.is_read_only();
+        if may_help && !self.wal.is_closed() {
+            self.later.insert(name, Instant::now() + RETRY_PAUSE);
+        }
+    }
+
     /// Adds the names of all streams.
     fn list(&mut self) -> Result<()> {
         self.listed = Some(Instant::now());
         let mut names = self.wal.streams()?;
         // Streams without entries are not listed, and may get their first one at any time.
         names.extend(self.wal.slots().open().iter().map(|log| log.name().to_owned()));
-        let names = names.into_iter().filter(|name| name.starts_with(&*self.prefix));
-        self.names.extend(names.filter(|name| !self.keys.contains_key(name.as_str())).map(Arc::from));
+        let names: BTreeSet<_> = names.into_iter().filter(|name| name.starts_with(&*self.prefix)).collect();
+        let is_known = |name: &str| self.keys.contains_key(name) || self.later.contains_key(name);
+        self.names.extend(names.into_iter().filter(|name| !is_known(name)).map(Arc::from));
         Ok(())
     }
 
@@ -284,19 +405,66 @@ impl FollowPrefix {
         if self.keys.contains_key(&name) {
             return Ok(());
         }
-        let stream = match self.wal.stream(&name) {
-            Ok(stream) => stream,
-            Err(error) if error.kind() == ErrorKind::Closed => return Ok(()),
-            Err(error) => return Err(error),
-        };
+        self.later.remove(&name);
+        if self.watch.take_deleted(&name) {
+            self.end_deleted(name);
+            return Ok(());
+        }
+        let from = self.positions.get(&*name).copied().unwrap_or_default();
+        let is_at_rest =
+            !self.wal.slots().is_open(&name) && self.watch.is_closed_and_unread(&name, from) == Some(false);
+        if is_at_rest {
+            return Ok(());
+        }
+        let Some(stream) = self.look_up(&name)? else { return Ok(()) };
+        // The stream that was looked up may be a new one.
+        if self.watch.take_deleted(&name) || self.wal.is_read_only() && from > 0 && !stream.exists() {
+            self.end_deleted(name);
+            return Ok(());
+        }
         let key = self.next_key;
         self.next_key += 1;
         let from = *self.positions.entry(name.to_string()).or_default();
         let follow = self.group.follow(stream.log(), from, Visibility::Stable, key);
         self.keys.insert(Arc::clone(&name), key);
-        self.parts.insert(key, Part { name, follow, is_ready: true, _stream: stream });
+        self.parts.insert(key, Part { name, follow, is_ready: true, stream });
         self.ready.push_back(key);
         Ok(())
+    }
+
+    /// Looks up the stream `name`, unless the log is closed and it was not open then.
+    fn look_up(&mut self, name: &Arc<str>) -> Result<Option<Stream>> {
+        if self.wal.is_closed() {
+            return Ok(if self.wal.is_read_only() { None } else { self.wal.stream_if_open(name) });
+        }
+        match self.wal.stream(name) {
+            Ok(stream) => Ok(Some(stream)),
+            Err(error) if error.kind() == ErrorKind::Closed => {
+                // The log is being closed.
+                self.names.push_front(Arc::clone(name));
+                Ok(None)
+            }
+            Err(error) => {
+                self.try_later(Arc::clone(name), &error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Has the deletion of the stream `name` returned. Another one of that name may have entries.
+    fn end_deleted(&mut self, name: Arc<str>) {
+        if self.positions.contains_key(&*name) {
+            self.deleted.push_back(Arc::clone(&name));
+        }
+        self.begin_again(name, 0);
+    }
+
+    /// Has the stream `name` looked up if it is open or has entries at or after `position`.
+    /// Otherwise it waits without a handle.
+    fn begin_again(&mut self, name: Arc<str>, position: u64) {
+        if self.wal.slots().is_open(&name) || self.watch.is_closed_and_unread(&name, position) == Some(true) {
+            self.names.push_back(name);
+        }
     }
 
     /// Returns the next event of the first ready part, whose key this is. If it has none, it is no
@@ -318,11 +486,13 @@ impl FollowPrefix {
         }
         match next {
             Ok(Some(FollowEvent::Deleted)) => {
-                let stream = self.end_part(key);
-                Ok(stream.map(|stream| {
-                    self.positions.remove(&*stream);
-                    PrefixEvent { stream, event: FollowEvent::Deleted }
-                }))
+                if let Some(part) = self.end_part(key) {
+                    self.watch.take_deleted(&part.name);
+                    let name = Arc::clone(&part.name);
+                    drop(part);
+                    self.end_deleted(name);
+                }
+                Ok(None)
             }
             Ok(Some(event)) => {
                 if let Some(position) = self.positions.get_mut(&*part.name) {
@@ -331,24 +501,37 @@ impl FollowPrefix {
                 Ok(Some(PrefixEvent { stream: Arc::clone(&part.name), event }))
             }
             Ok(None) => Ok(None),
-            Err(error) => {
-                self.end_part(key);
-                if matches!(error.kind(), ErrorKind::Closed | ErrorKind::Missing) { Ok(None) } else { Err(error) }
+            Err(error) => self.end_with(key, error),
+        }
+    }
+
+    /// Ends the part after `error`, which is returned unless it is an end.
+    fn end_with(&mut self, key: u64, error: Error) -> Result<Option<PrefixEvent>> {
+        let Some(part) = self.end_part(key) else { return Ok(None) };
+        let (name, position) = (Arc::clone(&part.name), part.follow.position());
+        let is_closed_alone = part.stream.log().is_closed_for_good();
+        drop(part);
+        match error.kind() {
+            ErrorKind::Closed if !is_closed_alone => Ok(None),
+            ErrorKind::Closed | ErrorKind::Missing => {
+                if self.watch.take_deleted(&name) {
+                    self.end_deleted(name);
+                } else {
+                    self.begin_again(name, position);
+                }
+                Ok(None)
+            }
+            _ => {
+                self.try_later(name, &error);
+                Err(error)
             }
         }
     }
 
-    /// Ends the part, and returns its name. If the stream was opened again, another part follows
-    /// it.
-    fn end_part(&mut self, key: u64) -> Option<Arc<str>> {
+    fn end_part(&mut self, key: u64) -> Option<Part> {
         let part = self.parts.remove(&key)?;
         self.keys.remove(&part.name);
-        let name = Arc::clone(&part.name);
-        drop(part);
-        if self.wal.slots().is_open(&name) {
-            self.names.push_back(Arc::clone(&name));
-        }
-        Some(name)
+        Some(part)
     }
 
     /// Returns the next event, or has the task of `context` woken once there may be one.

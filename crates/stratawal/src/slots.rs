@@ -31,6 +31,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use stratawal_stream::StreamLog;
+use stratawal_sync::atomic::{AtomicBool, Ordering};
 use stratawal_sync::{Mutex, MutexGuard, Weak};
 
 use crate::error::Result;
@@ -43,6 +44,18 @@ pub(crate) struct Slots {
     map: Mutex<BTreeMap<Arc<str>, Arc<Slot>>>,
     /// Those to be woken when a stream is opened.
     watches: Mutex<Vec<Weak<Watch>>>,
+    is_final: AtomicBool,
+}
+
+/// A change of a stream that followers of many streams are to know of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Change {
+    Opened,
+    /// The stream was closed, and the next look-up opens it again.
+    Closed {
+        next_seq: u64,
+    },
+    Deleted,
 }
 
 /// The slot of one stream.
@@ -85,20 +98,67 @@ impl Slots {
         watches.push(Arc::downgrade(watch));
     }
 
-    /// The stream `name` was opened. The caller holds no slot, because a woken task may look up a
-    /// stream.
-    pub(crate) fn opened(&self, name: &str) {
-        let watches: Vec<_> = self.watches.lock().iter().filter_map(Weak::upgrade).collect();
-        if watches.is_empty() {
-            return;
-        }
-        let name = Arc::from(name);
-        watches.iter().for_each(|watch| watch.opened(&name));
+    fn watches(&self) -> Vec<Arc<Watch>> {
+        self.watches.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Wakes all watches, because the log is closed.
-    pub(crate) fn wake_watches(&self) {
-        let watches: Vec<_> = self.watches.lock().iter().filter_map(Weak::upgrade).collect();
+    /// Notes a change of the stream `name`, whose slot the caller has locked. The watches that this
+    /// returns are to be woken after the slot is unlocked: a woken task may look up a stream.
+    pub(crate) fn note(&self, name: &str, change: Change) -> Vec<Arc<Watch>> {
+        let mut watches = self.watches();
+        watches.retain(|watch| watch.note(name, change));
+        watches
+    }
+
+    /// The streams that were closed, and whose last entries a watch may not have returned.
+    pub(crate) fn unread(&self) -> Vec<Arc<str>> {
+        let watches = self.watches();
+        if watches.is_empty() {
+            return Vec::new();
+        }
+        // A close of a stream that has begun is noted once its slot is unlocked.
+        drop(self.open());
+        watches.iter().flat_map(|watch| watch.closed()).collect()
+    }
+
+    /// Opens the stream `name` unless it is open, so that followers read its last entries after the
+    /// log is closed.
+    pub(crate) fn open_for_followers(&self, name: &str, open: impl FnOnce() -> Result<StreamLog>) {
+        let slot = self.enter(name);
+        let mut log = slot.log.lock();
+        let mut watches = Vec::new();
+        let opened = if log.is_none() { open().map(Some) } else { Ok(None) };
+        match opened {
+            Ok(Some(opened)) => {
+                *log = Some(opened);
+                watches = self.note(name, Change::Opened);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                watches = self.watches();
+                watches.iter().for_each(|watch| watch.failed(name, &error));
+            }
+        }
+        drop(log);
+        watches.iter().for_each(|watch| watch.wake());
+        self.leave(slot);
+    }
+
+    /// From here on no stream is opened or closed.
+    pub(crate) fn set_final(&self) {
+        // Release; pairs with the Acquire in `is_final`.
+        self.is_final.store(true, Ordering::Release);
+        self.wake_watches();
+    }
+
+    /// Whether the log is closed, and no stream is opened or closed any more.
+    pub(crate) fn is_final(&self) -> bool {
+        // Acquire; pairs with the Release in `set_final`.
+        self.is_final.load(Ordering::Acquire)
+    }
+
+    fn wake_watches(&self) {
+        let watches = self.watches();
         watches.iter().for_each(|watch| watch.wake());
     }
 
@@ -206,6 +266,10 @@ impl SlotUser {
         }
         log.close_for_good()?;
         *slot = None;
+        // The close itself has woken the followers.
+        let watches = self.wal.slots().note(log.name(), Change::Closed { next_seq: log.next_seq() });
+        drop(slot);
+        drop(watches);
         Ok(())
     }
 

@@ -345,7 +345,9 @@ impl Stream {
     ///
     /// The close is for all handles: afterwards their appends, reads and syncs fail with
     /// [`Closed`](crate::ErrorKind::Closed), and so does the next step of an iterator. A
-    /// [`Follow`](crate::Follow) ends, even if there are entries that it has not returned.
+    /// [`Follow`](crate::Follow) ends as soon as the stream is closed, with or without entries that it
+    /// has not returned (when the log is closed, it ends after every entry was returned). A
+    /// [`FollowPrefix`](crate::FollowPrefix) opens the stream again if it has such entries.
     /// [`next_seq`](Self::next_seq) and the like return what they returned last. An append that
     /// runs at the same time is either acknowledged, and then durable, or fails with `Closed` and
     /// has appended nothing. A look-up that runs at the same time waits for the close. Closing

@@ -21,7 +21,7 @@ use crate::maintenance::Maintenance;
 use crate::name;
 use crate::options::Options;
 use crate::root::{NOTIFY, RESERVE, Root};
-use crate::slots::{SlotUser, Slots};
+use crate::slots::{Change, SlotUser, Slots};
 use crate::stream::Stream;
 use crate::ticket_threads::TicketThreads;
 
@@ -247,7 +247,7 @@ impl Wal {
         let user = SlotUser::of_slot(self, &inner.streams, name);
         let mut slot = user.lock();
         inner.check_open(name)?;
-        let mut is_opened = false;
+        let mut watches = Vec::new();
         let log = match (&*slot, options) {
             (Some(_), Some(_)) => {
                 let text = format!("the stream {name:?} is already open; its options are those of its first look-up");
@@ -255,15 +255,21 @@ impl Wal {
             }
             (Some(log), None) => log.clone(),
             (None, options) => {
-                is_opened = true;
-                slot.insert(open(options)?).clone()
+                let log = slot.insert(open(options)?).clone();
+                watches = inner.streams.note(name, Change::Opened);
+                log
             }
         };
         drop(slot);
-        if is_opened {
-            inner.streams.opened(name);
-        }
+        watches.iter().for_each(|watch| watch.wake());
         Ok(Stream::new(log, user))
+    }
+
+    /// A handle on the stream `name` if it is open, also once the log is closed.
+    pub(crate) fn stream_if_open(&self, name: &str) -> Option<Stream> {
+        let user = SlotUser::of_slot(self, &self.inner.streams, name);
+        let log = user.lock().clone();
+        log.map(|log| Stream::new(log, user))
     }
 
     /// Opens the part of the stream before its first damage, in a log opened for reading. Used by
@@ -326,15 +332,21 @@ impl Wal {
         let mut slot = user.lock();
         inner.check_open(name)?;
         // Another thread may have opened the stream.
+        let mut watches = Vec::new();
         let log = match &*slot {
             Some(log) => log,
             None => {
                 let options = inner.stream_defaults.clone();
                 let context = Arc::clone(&inner.context);
-                slot.insert(StreamLog::open_above(context, inner.location(&dir, name), options, first)?)
+                let log = slot.insert(StreamLog::open_above(context, inner.location(&dir, name), options, first)?);
+                watches = inner.streams.note(name, Change::Opened);
+                log
             }
         };
-        log.truncate_before(first)
+        let truncated = log.truncate_before(first);
+        drop(slot);
+        watches.iter().for_each(|watch| watch.wake());
+        truncated
     }
 
     /// Returns the names of all streams, sorted by their escaped forms
@@ -456,6 +468,10 @@ impl Wal {
             return Err(error);
         }
         *slot = None;
+        let is_gone = !matches!(existed, Ok(false));
+        let watches = if is_gone { inner.streams.note(name, Change::Deleted) } else { Vec::new() };
+        drop(slot);
+        watches.iter().for_each(|watch| watch.wake());
         match existed {
             Ok(true) => Ok(()),
             Ok(false) => Err(unknown_stream(&inner.path, name)),
@@ -724,7 +740,13 @@ impl Inner {
             return Ok(());
         }
         self.context.end_followers();
-        self.streams.wake_watches();
+        for name in self.streams.unread() {
+            self.streams.open_for_followers(&name, || {
+                let location = self.location(&stream_dir(&name)?, &name);
+                StreamLog::open(Arc::clone(&self.context), location, self.stream_defaults.clone())
+            });
+        }
+        self.streams.set_final();
         // After this, no look-up opens a stream.
         let streams = self.streams.open();
         // The thread must not use any file once the lock is released.

@@ -6,12 +6,15 @@ use std::future::{Future as _, poll_fn};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
 use futures_core::Stream as _;
 use stratawal::{Durability, ErrorKind, FollowEvent, FollowPrefix, FollowStream, Options, PrefixEvent, Wal};
+use stratawal_storage::MemoryStorage;
+use stratawal_testkit::{HookedStorage, Operation};
 
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(30);
@@ -132,6 +135,201 @@ fn closed_stream_continues_once_it_is_opened_again() {
         append(wal, "a", "2");
         assert_eq!(entry(&mut follow), "a 1 2");
     });
+}
+
+/// The stream is appended to and closed between two looks of the follower.
+#[test]
+fn entries_of_a_closed_stream_are_returned() {
+    on_both(|_, wal| {
+        append(wal, "a", "1");
+        let held = wal.stream("a").unwrap();
+        let mut follow = wal.follow_prefix("", BTreeMap::new()).unwrap();
+        assert_eq!(entry(&mut follow), "a 0 1");
+        assert_idle(&mut follow);
+        for seq in [1, 3, 5] {
+            append(wal, "a", "2");
+            wal.stream("a").unwrap().close().unwrap();
+            append(wal, "a", "3");
+            wal.stream("a").unwrap().close().unwrap();
+            assert_eq!(entries(&mut follow, 2), [format!("a {seq} 2"), format!("a {} 3", seq + 1)]);
+            assert_idle(&mut follow);
+        }
+        // A stream that is new to the follower, and one of which it has returned a part.
+        append(wal, "b", "1");
+        wal.stream("b").unwrap().close().unwrap();
+        assert_eq!(entry(&mut follow), "b 0 1");
+        append(wal, "a", "4");
+        append(wal, "a", "5");
+        assert_eq!(entry(&mut follow), "a 7 4");
+        wal.stream("a").unwrap().close().unwrap();
+        assert_eq!(entry(&mut follow), "a 8 5");
+        assert_idle(&mut follow);
+        drop(held);
+    });
+}
+
+#[test]
+fn entries_of_closed_streams_come_before_the_end() {
+    let closes: [fn(&Wal) -> stratawal::Result<()>; 2] = [Wal::close, Wal::close_fast];
+    for close in closes {
+        on_both(|_, wal| entries_come_before(close, wal));
+    }
+}
+
+fn entries_come_before(close: fn(&Wal) -> stratawal::Result<()>, wal: &Wal) {
+    append(wal, "a", "1");
+    let mut follow = wal.follow_prefix("", BTreeMap::new()).unwrap();
+    assert_eq!(entry(&mut follow), "a 0 1");
+    assert_idle(&mut follow);
+    append(wal, "a", "2");
+    append(wal, "b", "3");
+    append(wal, "c", "4");
+    for closed in ["a", "b"] {
+        wal.stream(closed).unwrap().close().unwrap();
+    }
+    close(wal).unwrap();
+    assert_eq!(entries(&mut follow, 3), ["a 1 2", "b 0 3", "c 0 4"]);
+    assert!(follow.next().is_none());
+}
+
+#[test]
+fn follower_ends_while_streams_and_the_log_are_closed() {
+    for round in 0..10_u64 {
+        on_both(|_, wal| {
+            let follow = wal.follow_prefix("", BTreeMap::new()).unwrap();
+            let following = thread::spawn(move || {
+                let mut next: BTreeMap<Arc<str>, u64> = BTreeMap::new();
+                for event in follow {
+                    let PrefixEvent { stream, event, .. } = event.unwrap();
+                    let seq = event.into_entry().expect("only entries").seq();
+                    assert_eq!(next.insert(stream, seq + 1).unwrap_or_default(), seq);
+                }
+                next
+            });
+            for i in 0..30 {
+                let stream = wal.stream(&format!("s{}", i % 7)).unwrap();
+                stream.append("x").unwrap();
+                stream.close().unwrap();
+                if i % 10 == round {
+                    thread::sleep(Duration::from_millis(3));
+                }
+            }
+            wal.close().unwrap();
+            assert_eq!(following.join().unwrap().values().sum::<u64>(), 30);
+        });
+    }
+}
+
+#[test]
+fn closed_stream_without_new_entries_stays_closed() {
+    on_both(|_, wal| {
+        for i in 0..20 {
+            append(wal, &format!("s{i}"), "1");
+        }
+        let mut follow = wal.follow_prefix("", BTreeMap::new()).unwrap();
+        assert_eq!(entries(&mut follow, 20).len(), 20);
+        for round in 0..2 {
+            for i in 0..20 {
+                wal.stream(&format!("s{i}")).unwrap().close().unwrap();
+            }
+            assert_idle(&mut follow);
+            assert_eq!(wal.stats().unwrap().streams, 0, "round {round}");
+        }
+        append(wal, "s7", "2");
+        assert_eq!(entry(&mut follow), "s7 1 2");
+        assert_eq!(wal.stats().unwrap().streams, 1);
+    });
+}
+
+#[test]
+fn changes_of_a_closed_stream_are_events() {
+    on_both(|_, wal| {
+        for _ in 0..5 {
+            append(wal, "a", "1");
+            append(wal, "b", "1");
+        }
+        let mut follow = wal.follow_prefix("", BTreeMap::new()).unwrap();
+        assert_eq!(entries(&mut follow, 10).len(), 10);
+        assert_idle(&mut follow);
+        let a = wal.stream("a").unwrap();
+        a.truncate_from(3).unwrap();
+        for _ in 0..4 {
+            a.append("2").unwrap();
+        }
+        a.close().unwrap();
+        assert_eq!(event(&mut follow), ("a".into(), FollowEvent::Cut { dropped: 3..5 }));
+        assert_eq!(entries(&mut follow, 4), ["a 3 2", "a 4 2", "a 5 2", "a 6 2"]);
+        wal.stream("b").unwrap().close().unwrap();
+        assert_idle(&mut follow);
+        wal.delete_stream("b").unwrap();
+        assert_eq!(event(&mut follow), ("b".into(), FollowEvent::Deleted));
+        assert!(!follow.positions().contains_key("b"));
+        append(wal, "b", "new");
+        wal.stream("b").unwrap().close().unwrap();
+        assert_eq!(entry(&mut follow), "b 0 new");
+        let c = wal.stream("c").unwrap();
+        for _ in 0..5 {
+            c.append("1").unwrap();
+        }
+        assert_eq!(entries(&mut follow, 2), ["c 0 1", "c 1 1"]);
+        c.truncate_from(1).unwrap();
+        for _ in 0..5 {
+            c.append("2").unwrap();
+        }
+        c.close().unwrap();
+        assert_eq!(event(&mut follow), ("c".into(), FollowEvent::Cut { dropped: 1..2 }));
+        assert_eq!(entries(&mut follow, 5), ["c 1 2", "c 2 2", "c 3 2", "c 4 2", "c 5 2"]);
+        // Closed, deleted and created again between two looks.
+        wal.stream("b").unwrap().close().unwrap();
+        wal.delete_stream("b").unwrap();
+        for _ in 0..3 {
+            append(wal, "b", "newer");
+        }
+        wal.stream("b").unwrap().close().unwrap();
+        assert_eq!(event(&mut follow), ("b".into(), FollowEvent::Deleted));
+        assert_eq!(entries(&mut follow, 3), ["b 0 newer", "b 1 newer", "b 2 newer"]);
+        assert_idle(&mut follow);
+    });
+}
+
+#[test]
+fn stream_that_cannot_be_opened_is_tried_again() {
+    for read_only in [false, true] {
+        let storage = HookedStorage::new(MemoryStorage::new());
+        let failing = Arc::new(AtomicBool::new(false));
+        let open =
+            |read_only| Options::new().journal(false).open_on(Arc::new(storage.clone()), Path::new("/log"), read_only);
+        let wal = open(false).unwrap();
+        append(&wal, "a", "1");
+        append(&wal, "b", "2");
+        wal.stream("b").unwrap().close().unwrap();
+        let refused = Arc::clone(&failing);
+        storage.set(move |operation, path| {
+            let is_refused = operation == Operation::Open && path.extension().is_some_and(|end| end == "seg");
+            let too_many_files = std::io::Error::from_raw_os_error(24);
+            if is_refused && refused.load(Ordering::Relaxed) { Err(too_many_files) } else { Ok(()) }
+        });
+        let reader = if read_only { open(true).unwrap() } else { wal.clone() };
+        let mut follow = reader.follow_prefix("", BTreeMap::from([("a".into(), 1)])).unwrap();
+        failing.store(true, Ordering::Relaxed);
+        let error = loop {
+            if let Err(error) = follow.next_timeout(LONG) {
+                break error;
+            }
+        };
+        assert_eq!((error.kind(), error.io_kind().is_some()), (ErrorKind::Io, true), "{error}");
+        let more = follow.next_timeout(LONG).unwrap_err();
+        assert_eq!(more.kind(), ErrorKind::Io, "each try returns its error");
+        failing.store(false, Ordering::Relaxed);
+        let next = loop {
+            if let Ok(Some(next)) = follow.next_timeout(LONG) {
+                break next;
+            }
+        };
+        assert_eq!((&*next.stream, next.event.into_entry().unwrap().seq()), ("b", 0));
+        append(&wal, "a", "3");
+        assert_eq!(entry(&mut follow), "a 1 3");
+    }
 }
 
 #[test]

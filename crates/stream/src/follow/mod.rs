@@ -253,7 +253,15 @@ impl Follow {
                     self.idle_looks = self.idle_looks.min(1);
                     return Ok(Some(FollowEvent::Entry(entry)));
                 }
-                Some(Err(error)) => self.continue_after(error)?,
+                Some(Err(error)) => {
+                    // Entries were dropped before the stream was closed.
+                    if error.kind() == ErrorKind::Closed
+                        && let Some(event) = self.look()
+                    {
+                        return Ok(Some(event));
+                    }
+                    self.continue_after(error)?;
+                }
                 None => {}
             }
             if let Some(event) = self.look() {
