@@ -332,6 +332,30 @@ fn stream_that_cannot_be_opened_is_tried_again() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn followed_streams_of_a_reader_share_the_counter() {
+    const STREAMS: usize = 30;
+    on_both(|dir, wal| {
+        for i in 0..STREAMS {
+            append(wal, &format!("s{i}"), "1");
+        }
+        let reader = Options::new().open_read_only(dir).unwrap();
+        let mut follow = reader.follow_prefix("", BTreeMap::new()).unwrap();
+        assert_eq!(entries(&mut follow, STREAMS).len(), STREAMS);
+        let handles: Vec<_> = (0..STREAMS).map(|i| reader.stream(&format!("s{i}")).unwrap()).collect();
+        assert_idle(&mut follow);
+        for handle in &handles {
+            handle.reopen().unwrap();
+        }
+        let files = std::fs::read_dir("/proc/self/fd").unwrap();
+        let files = files.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok());
+        let counters = files.filter(|file| *file == dir.canonicalize().unwrap().join("NOTIFY")).count();
+        // The writer has the file mapped or open, and one look of the reader may use an older one.
+        assert!(counters <= 3, "{counters} descriptors");
+    });
+}
+
 #[test]
 fn truncations_are_events_of_their_stream() {
     on_both(|_, wal| {

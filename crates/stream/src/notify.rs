@@ -136,16 +136,18 @@ fn read_counter(file: &dyn File) -> io::Result<Option<u32>> {
     Ok((file.read_at(&mut bytes, 0)? == bytes.len()).then(|| u32::from_le_bytes(bytes)))
 }
 
-/// The counter of a log that is opened for reading.
+/// The counter of a log that is opened for reading. All streams of the log share one open file.
 #[derive(Debug)]
 pub struct NotifyReader {
     path: PathBuf,
+    /// The file, and when it was opened. It is opened again after [`TRUSTED_FOR`], because it may
+    /// have been replaced.
+    file: Mutex<Option<(Arc<dyn File>, Instant)>>,
 }
 
 /// What a reader remembers of its last look at a stream.
 #[derive(Debug)]
 pub(crate) struct LastLook {
-    file: Arc<dyn File>,
     /// The counter before the look.
     counter: u32,
     began: Instant,
@@ -157,54 +159,64 @@ impl NotifyReader {
     /// Reads the file `path`, whenever it exists.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self { path: path.into(), file: Mutex::new(None) }
+    }
+
+    /// Returns the file as it was opened last, or opens it again if that is long ago.
+    fn fresh_file(&self, storage: &dyn Storage) -> Option<Arc<dyn File>> {
+        let mut shared = self.file.lock();
+        if let Some((file, opened)) = &*shared
+            && opened.elapsed() < TRUSTED_FOR
+        {
+            return Some(Arc::clone(file));
+        }
+        // Closed first, so that a process without free descriptors can open it again.
+        *shared = None;
+        let opened = Instant::now();
+        let file = storage.open(&self.path, Access::Read).ok()?;
+        Some(Arc::clone(&shared.insert((file, opened)).0))
+    }
+
+    fn open_file(&self) -> Option<Arc<dyn File>> {
+        self.file.lock().as_ref().map(|(file, _)| Arc::clone(file))
     }
 
     /// Begins a look. Returns `None` if there is no counter.
     pub(crate) fn begin_look(&self, storage: &dyn Storage) -> Option<LastLook> {
         let began = Instant::now();
-        let file = storage.open(&self.path, Access::Read).ok()?;
+        let file = self.fresh_file(storage)?;
         let counter = read_counter(&*file).ok().flatten()?;
-        Some(LastLook { file, counter, began, sighting: Sighting::default() })
+        Some(LastLook { counter, began, sighting: Sighting::default() })
+    }
+
+    /// Whether the files have not changed since `look`, as far as the counter shows. It makes one
+    /// short read.
+    pub(crate) fn is_current(&self, look: &LastLook) -> bool {
+        let is_same = |file: Arc<dyn File>| read_counter(&*file).is_ok_and(|now| now == Some(look.counter));
+        look.began.elapsed() < TRUSTED_FOR && self.open_file().is_some_and(is_same)
     }
 }
 
 /// The number on which a follower waits, as it was before a look.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WaitPoint {
-    file: Arc<dyn File>,
     wait: u32,
 }
 
 impl NotifyReader {
     /// Reads the number on which followers wait. Returns `None` if the writer wakes none.
     pub(crate) fn wait_point(&self, storage: &dyn Storage) -> Option<WaitPoint> {
-        let file = storage.open(&self.path, Access::Read).ok()?;
+        let file = self.fresh_file(storage)?;
         let mut bytes = [0; WAKES_AT + 1];
         let is_whole = file.read_at(&mut bytes, 0).ok()? == bytes.len();
         let [.., a, b, c, d, wakes] = bytes;
-        (is_whole && wakes == 1).then(|| WaitPoint { file, wait: u32::from_ne_bytes([a, b, c, d]) })
-    }
-}
-
-impl WaitPoint {
-    /// Whether the number is the same as at `other`.
-    pub(crate) const fn is_same(&self, other: &Self) -> bool {
-        self.wait == other.wait
+        (is_whole && wakes == 1).then(|| WaitPoint { wait: u32::from_ne_bytes([a, b, c, d]) })
     }
 
-    /// Waits until the writer has changed the number, at most for `timeout`. Returns false if that
-    /// is not possible.
-    pub(crate) fn wait(&self, timeout: Duration) -> bool {
-        self.file.wait_while(WAIT_AT, self.wait, timeout).is_ok()
-    }
-}
-
-impl LastLook {
-    /// Whether the files have not changed since the look, as far as the counter shows. It makes one
-    /// short read.
-    pub(crate) fn is_current(&self) -> bool {
-        self.began.elapsed() < TRUSTED_FOR && read_counter(&*self.file).is_ok_and(|now| now == Some(self.counter))
+    /// Waits until the number is no longer as at `point`, at most for `timeout`. Returns false if
+    /// that is not possible.
+    pub(crate) fn wait(&self, point: WaitPoint, timeout: Duration) -> bool {
+        self.open_file().is_some_and(|file| file.wait_while(WAIT_AT, point.wait, timeout).is_ok())
     }
 }
 
@@ -223,16 +235,16 @@ mod tests {
         let first = Notifier::open(&storage, path, true).unwrap();
         first.notify();
         let look = reader.begin_look(&*storage).unwrap();
-        assert!(look.is_current());
+        assert!(reader.is_current(&look));
         first.notify();
-        assert!(!look.is_current());
+        assert!(!reader.is_current(&look));
         let look = reader.begin_look(&*storage).unwrap();
         drop(first);
         let again = Notifier::open(&storage, path, false).unwrap();
-        assert!(!look.is_current(), "the opening increases the counter");
+        assert!(!reader.is_current(&look), "the opening increases the counter");
         let look = reader.begin_look(&*storage).unwrap();
         again.notify();
-        assert!(!look.is_current());
+        assert!(!reader.is_current(&look));
     }
 
     #[test]
@@ -240,9 +252,10 @@ mod tests {
         let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
         let path = Path::new("/NOTIFY");
         let _notifier = Notifier::open(&storage, path, true).unwrap();
-        let look = NotifyReader::new(path).begin_look(&*storage).unwrap();
+        let reader = NotifyReader::new(path);
+        let look = reader.begin_look(&*storage).unwrap();
         storage.remove_file(path).unwrap();
         std::thread::sleep(TRUSTED_FOR);
-        assert!(!look.is_current(), "the file may have been replaced");
+        assert!(!reader.is_current(&look), "the file may have been replaced");
     }
 }

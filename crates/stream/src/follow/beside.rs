@@ -13,7 +13,7 @@ use stratawal_sync::Mutex;
 use super::signal::Signal;
 use super::{LOOK_PAUSE, WAIT_MAX};
 use crate::context::LogContext;
-use crate::notify::WaitPoint;
+use crate::notify::NotifyReader;
 
 /// The thread ends after so many waits without a task.
 const IDLE_ROUNDS: u32 = 20;
@@ -53,10 +53,12 @@ impl ReaderTasks {
 
 fn wake_tasks(context: &LogContext) {
     let mut idle = 0;
-    let wait_point = || context.notified_by().and_then(|reader| reader.wait_point(context.system()));
+    let wait = |reader: &NotifyReader| {
+        let point = reader.wait_point(context.system());
+        point.is_some_and(|point| reader.wait(point, WAIT_MAX))
+    };
     loop {
-        let point = wait_point();
-        if !point.is_some_and(|point: WaitPoint| point.wait(WAIT_MAX)) {
+        if !context.notified_by().is_some_and(wait) {
             thread::sleep(LOOK_PAUSE);
         }
         let mut state = context.reader_tasks.0.lock();

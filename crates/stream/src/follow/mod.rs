@@ -458,7 +458,7 @@ impl Follow {
             added.map_err(|error| Error::io(&self.inner.shared.location, error))?;
             self.is_registered = true;
             // A change between the look and the registration may have woken the other tasks only.
-            let is_same = before.is_none_or(|before| point().is_none_or(|now| now.is_same(&before)));
+            let is_same = before.is_none_or(|before| point().is_none_or(|now| now == before));
             if is_same {
                 return Ok(None);
             }
@@ -501,13 +501,13 @@ impl Follow {
         let left = deadline.map_or(WAIT_MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
         if self.idle_looks > 0 {
             let max = if self.idle_looks > QUICK_LOOKS { WAIT_MAX } else { LOOK_PAUSE };
-            if !self.wait_point.take().is_some_and(|point| point.wait(left.min(max))) {
+            let point = self.wait_point.take().zip(context.notified_by());
+            if !point.is_some_and(|(point, reader)| reader.wait(point, left.min(max))) {
                 self.signal.reset();
                 self.signal.sleep(Some(Instant::now() + left.min(LOOK_PAUSE)));
             }
         }
         self.idle_looks = self.idle_looks.saturating_add(1);
-        let context = &self.inner.shared.context;
         // Read before the look, so that the next wait ends at once after a change that the look
         // does not show.
         self.wait_point = context.notified_by().and_then(|reader| reader.wait_point(context.system()));

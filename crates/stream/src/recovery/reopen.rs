@@ -103,7 +103,8 @@ impl Inner {
     /// log and the end of its journal show.
     fn is_noticed_unchanged(&self) -> bool {
         let last_look = self.last_look.lock();
-        let Some(look) = last_look.as_ref().filter(|look| look.is_current()) else { return false };
+        let Some(reader) = self.shared.context.notified_by() else { return false };
+        let Some(look) = last_look.as_ref().filter(|look| reader.is_current(look)) else { return false };
         let journal = self.shared.context.reader_of_journal();
         journal.is_none_or(|journal| journal.is_unchanged_since(look.sighting))
     }
