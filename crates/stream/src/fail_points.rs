@@ -95,6 +95,8 @@ stratawal_sync::fail_points! {
         ClosedUnsettled,
         /// A leader that finishes does not wake a thread to lead next.
         NoHandOver,
+        /// A thread that was woken to lead and does not need to does not wake the next one.
+        TurnKept,
         /// A failed leader does not wake the threads that are waiting for it.
         NoWakeOnFailure,
         /// The end of an epoch does not wake the threads that are waiting in it.

@@ -600,6 +600,33 @@ fn all_appends_get_the_error_of_a_failed_commit() {
     });
 }
 
+/// A sync of the commit journal raises the watermark without a leader, after a thread was woken to
+/// lead for it. Another thread, such as one that closes the stream, waits only for the lead.
+#[test]
+fn a_thread_that_needs_no_lead_wakes_the_next() {
+    explore_bounded(2, || {
+        let fake = fake(false);
+        let (state, lead) = fake.group.acquire().expect("it is free");
+        drop(state);
+        let target = fake.accept().expect("accepted");
+        let wait_until = |count: usize| {
+            while fake.group.lock().waiting() < count {
+                yield_now();
+            }
+        };
+        let first = Arc::clone(&fake);
+        let append = spawn(move || first.group.wait_for(Durability::Synced, target).expect("it is durable"));
+        wait_until(1);
+        let second = Arc::clone(&fake);
+        let close = spawn(move || second.group.commit_now(Durability::Synced).expect("it gets the lead"));
+        wait_until(2);
+        fake.group.lead(lead, |_| Ok(())).expect("it did nothing");
+        fake.watermarks.raise_durable(target.seq);
+        append.join().expect("no panic");
+        close.join().expect("no panic");
+    });
+}
+
 #[test]
 fn a_truncation_wakes_all_waiters() {
     explore_bounded(1, || {
@@ -743,6 +770,7 @@ mod fail_points_are_found {
     stratawal_sync::found_by_scenarios! {
         dir_sync_joined: DirSyncJoined by a_dir_sync_covers_earlier_changes;
         no_hand_over: NoHandOver by a_late_arrival_waits_for_its_own_sync;
+        turn_kept: TurnKept by a_thread_that_needs_no_lead_wakes_the_next;
         no_wake_on_failure: NoWakeOnFailure by all_appends_get_the_error_of_a_failed_commit;
         no_wake_on_failure_without_a_leader: NoWakeOnFailure by a_failure_without_a_leader_wakes_all_waiters;
         poll_unchecked: PollUnchecked by a_ticket_completes_while_it_is_polled_or_dropped;

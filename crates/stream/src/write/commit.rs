@@ -25,7 +25,7 @@ use crate::follow::{DueFollowers, Followers};
 use crate::options::Durability;
 use crate::watermarks::Watermarks;
 use crate::write::failed_epochs::FailedEpochs;
-use crate::write::waiter::{CommitTarget, Waiter, Waiters};
+use crate::write::waiter::{CommitTarget, Waiter, Waiters, Wake};
 
 /// The work that a leader does.
 pub(crate) trait CommitLeader: Send {
@@ -109,7 +109,7 @@ impl<L: CommitLeader> GroupState<L> {
     pub(crate) fn fail(&mut self, error: &Error) {
         self.failed.get_or_insert_with(|| error.clone().poisoned());
         for waiter in self.waiters.drain().filter(|_| !fail_point!(NoWakeOnFailure)) {
-            waiter.wake();
+            waiter.wake(Wake::Satisfied);
         }
     }
 }
@@ -168,24 +168,43 @@ impl<L: CommitLeader> Group<L> {
         durability: Durability,
         target: CommitTarget,
     ) -> Result<()> {
+        let mut has_turn = false;
         loop {
-            if self.reached(durability, target) {
-                return Ok(());
+            if let Some(outcome) = self.outcome(&state, durability, target) {
+                self.end_turn(state, has_turn);
+                return outcome;
             }
-            if self.watermarks.epoch() != target.epoch {
-                return state.failed_epochs.outcome_of(target.epoch, &self.name);
-            }
-            if let Some(error) = &state.failed {
-                return Err(error.clone().after_acceptance());
-            }
-            match state.lead.take_free(Lead::Taken) {
-                Some(lead) => self.commit(state, lead, durability).map_err(|error| self.fail_accepted(error))?,
-                None => self.sleep(state, durability, Some(target)),
-            }
-            if self.reached(durability, target) {
+            has_turn = match state.lead.take_free(Lead::Taken) {
+                Some(lead) => {
+                    self.commit(state, lead, durability).map_err(|error| self.fail_accepted(error))?;
+                    false
+                }
+                None => self.sleep(state, durability, Some(target)) == Wake::Turn,
+            };
+            if !has_turn && self.reached(durability, target) {
                 return Ok(());
             }
             state = self.state.lock();
+        }
+    }
+
+    /// The outcome of waiting for `target`, if the wait is over.
+    fn outcome(&self, state: &GroupState<L>, durability: Durability, target: CommitTarget) -> Option<Result<()>> {
+        if self.reached(durability, target) {
+            return Some(Ok(()));
+        }
+        if self.watermarks.epoch() != target.epoch {
+            return Some(state.failed_epochs.outcome_of(target.epoch, &self.name));
+        }
+        state.failed.as_ref().map(|error| Err(error.clone().after_acceptance()))
+    }
+
+    /// Wakes the next thread if it was this one's turn and the lead is still free. The watermarks
+    /// can rise without a leader, by a sync of the commit journal, so a thread may not need the
+    /// lead for which it was woken.
+    fn end_turn(&self, state: MutexGuard<'_, GroupState<L>>, has_turn: bool) {
+        if has_turn && matches!(state.lead, Lead::Free(_)) && !fail_point!(TurnKept) {
+            self.pass_on(state);
         }
     }
 
@@ -273,11 +292,16 @@ impl<L: CommitLeader> Group<L> {
     }
 
     /// Sleeps until woken. The caller finds out the reason.
-    fn sleep(&self, mut state: MutexGuard<'_, GroupState<L>>, durability: Durability, target: Option<CommitTarget>) {
+    fn sleep(
+        &self,
+        mut state: MutexGuard<'_, GroupState<L>>,
+        durability: Durability,
+        target: Option<CommitTarget>,
+    ) -> Wake {
         let waiter = Arc::new(Waiter::new(durability, target));
         state.waiters.push(Arc::clone(&waiter));
         drop(state);
-        waiter.sleep();
+        waiter.sleep()
     }
 
     /// Releases the lead, or marks it as lost if `lead` is `None`. The thread that leads next is
@@ -298,8 +322,10 @@ impl<L: CommitLeader> Group<L> {
         });
         drop(state);
         let next = next.filter(|_| !fail_point!(NoHandOver));
-        for waiter in next.iter().chain(&satisfied).filter(|_| !(failed && fail_point!(NoWakeOnFailure))) {
-            waiter.wake();
+        let woken =
+            next.iter().map(|next| (next, Wake::Turn)).chain(satisfied.iter().map(|one| (one, Wake::Satisfied)));
+        for (waiter, wake) in woken.filter(|_| !(failed && fail_point!(NoWakeOnFailure))) {
+            waiter.wake(wake);
         }
         drop(due);
     }
@@ -330,15 +356,17 @@ impl<L: CommitLeader> Group<L> {
     /// Waits for the lead and takes it together with the lock. The caller releases it with
     /// [`release_lead`](Self::release_lead) or [`lead`](Self::lead).
     pub(crate) fn acquire(&self) -> Result<(MutexGuard<'_, GroupState<L>>, Box<L>)> {
+        let mut has_turn = false;
         loop {
             let mut state = self.state.lock();
-            if let Some(error) = &state.failed {
-                return Err(error.clone());
+            if let Some(error) = state.failed.clone() {
+                self.end_turn(state, has_turn);
+                return Err(error);
             }
             if let Some(lead) = state.lead.take_free(Lead::Taken) {
                 return Ok((state, lead));
             }
-            self.sleep(state, Durability::Buffered, None);
+            has_turn = self.sleep(state, Durability::Buffered, None) == Wake::Turn;
         }
     }
 
@@ -466,15 +494,19 @@ impl<L: CommitLeader> Group<L> {
     /// Runs `recovery` instead of a failed lead, and continues with the lead that it returns. Does
     /// nothing to a group that has not failed.
     pub(crate) fn recover(&self, recovery: impl FnOnce(&mut L::Tail, Option<Box<L>>) -> Result<L>) -> Result<()> {
+        let mut has_turn = false;
         loop {
             let mut state = self.state.lock();
-            let Some(failure) = state.failed.clone() else { return Ok(()) };
+            let Some(failure) = state.failed.clone() else {
+                self.end_turn(state, has_turn);
+                return Ok(());
+            };
             if failure.kind() == ErrorKind::Missing {
                 return Err(failure);
             }
             // A leader may still be using the files: an append can fail the group at the same time.
             if let Lead::Taken = state.lead {
-                self.sleep(state, Durability::Buffered, None);
+                has_turn = self.sleep(state, Durability::Buffered, None) == Wake::Turn;
                 continue;
             }
             let failed_lead = state.lead.take_free(Lead::Lost);

@@ -18,25 +18,38 @@ pub(crate) struct CommitTarget {
 pub(super) struct Waiter {
     pub(super) durability: Durability,
     pub(super) target: Option<CommitTarget>,
-    is_woken: Mutex<bool>,
+    woken: Mutex<Option<Wake>>,
     wake: Condvar,
+}
+
+/// Why a thread was woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wake {
+    /// It no longer needs to wait.
+    Satisfied,
+    /// The lead was free, and it is this thread's turn. If it does not take the lead, it has to
+    /// wake the next thread, because no other thread does.
+    Turn,
 }
 
 impl Waiter {
     pub(super) fn new(durability: Durability, target: Option<CommitTarget>) -> Self {
-        Self { durability, target, is_woken: Mutex::new(false), wake: Condvar::new() }
+        Self { durability, target, woken: Mutex::new(None), wake: Condvar::new() }
     }
 
-    pub(super) fn wake(&self) {
-        *self.is_woken.lock() = true;
+    pub(super) fn wake(&self, wake: Wake) {
+        *self.woken.lock() = Some(wake);
         self.wake.notify_one();
     }
 
     /// Returns once [`wake`](Self::wake) has been called, even if that was before this call.
-    pub(super) fn sleep(&self) {
-        let mut is_woken = self.is_woken.lock();
-        while !*is_woken {
-            is_woken = self.wake.wait(is_woken);
+    pub(super) fn sleep(&self) -> Wake {
+        let mut woken = self.woken.lock();
+        loop {
+            match *woken {
+                Some(wake) => return wake,
+                None => woken = self.wake.wait(woken),
+            }
         }
     }
 }
