@@ -375,6 +375,7 @@ impl<'s, L: LogUnderTest> Run<'s, L> {
         entries: &[(u64, usize)],
     ) -> Result<Option<(usize, Refusal)>, Wrong> {
         let mut refused = None;
+        let mut is_submitted = false;
         for some in entries.chunks(entries.len().div_ceil(2)) {
             let before = self.models[stream].next_seq();
             let bytes: Vec<Vec<u8>> = some.iter().map(|&(tag, len)| entry(tag, len)).collect();
@@ -383,7 +384,10 @@ impl<'s, L: LogUnderTest> Run<'s, L> {
                 Ok(seqs) if seqs != (before..self.models[stream].next_seq()) => {
                     return Err(format!("{}: submitted as {seqs:?}, not from {before} on", self.streams[stream]));
                 }
-                Ok(_) => self.model(stream, |model| model.done(Level::Buffered)),
+                Ok(_) => {
+                    is_submitted = true;
+                    self.model(stream, |model| model.done(Level::Buffered));
+                }
                 Err(refusal) => {
                     refused = self.finish(stream, Err(refusal));
                     break;
@@ -393,6 +397,8 @@ impl<'s, L: LogUnderTest> Run<'s, L> {
         match self.under_test.await_submitted(self.log()) {
             // After an unknown outcome, recovery decides.
             Ok(()) if refused.as_ref().is_some_and(|(_, refusal)| refusal.unknown) => {}
+            // Without a ticket, nothing is acknowledged.
+            Ok(()) if !is_submitted => {}
             Ok(()) => self.model(stream, |model| model.acknowledged(level)),
             Err(refusal) => refused = refused.or(Some((stream, refusal))),
         }
