@@ -190,3 +190,19 @@ fn cut_within_a_batch_begins_where_it_was_cut() {
     let error = entries.next().unwrap().unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Cut { next_seq: 7 }), "{error:?}");
 }
+
+/// Both streams of this name are in the journal alone.
+#[test]
+fn stream_created_anew_is_not_read_through_old_iterators() {
+    let sim = SimStorage::new(1);
+    let wal = open(sim.clone(), true);
+    wal.stream("s").unwrap().append("before").unwrap();
+    let held = beside(sim).stream("s").unwrap();
+    let mut entries = held.iter(..);
+    wal.delete_stream("s").unwrap();
+    wal.stream("s").unwrap().append("after").unwrap();
+    held.reopen().unwrap();
+    let error = entries.next().unwrap().unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Cut { next_seq: 0 }), "{error:?}");
+    assert_eq!(&held.get(0).unwrap().unwrap().data()[..], b"after");
+}

@@ -1,5 +1,6 @@
 //! The state that recovery hands to the stream.
 
+use stratawal_frame::StreamId;
 use stratawal_segment::{Preallocation, SegmentId};
 
 use super::reader_state::ReaderState;
@@ -35,6 +36,12 @@ impl Recovered {
     pub(super) fn in_files(&self) -> Option<InFiles> {
         let stream = self.snapshot.segments.first()?.header.stream_id;
         Some(InFiles { stream, first_seq: self.first_seq, next_seq: self.next_seq })
+    }
+
+    /// The id of the stream, if its files or the journal give it.
+    pub(super) fn stream(&self) -> Option<StreamId> {
+        let in_journal = self.snapshot.journal().parts.first().map(|part| part.stream);
+        self.in_files().map(|files| files.stream).or(in_journal)
     }
 
     /// The state of a stream without files.

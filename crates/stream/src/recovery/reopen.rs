@@ -88,8 +88,13 @@ impl Inner {
         events::opened(&shared.location, &outcome);
         let mut recovered = outcome?;
         *reader_state.lock() = recovered.as_mut().and_then(|recovered| recovered.reader_state.take());
-        if let Some(recovered) = recovered.as_mut().filter(|recovered| recovered.snapshot.journal().may_be_cut) {
-            recovered.cut = self.first_changed(&shown.journal().parts)?;
+        if let Some(recovered) = recovered.as_mut() {
+            let parts = &shown.journal().parts;
+            // A stream of this name that was created since has another id.
+            let is_other = parts.first().is_some_and(|part| Some(part.stream) != recovered.stream());
+            if is_other || recovered.snapshot.journal().may_be_cut {
+                recovered.cut = self.first_changed(parts)?;
+            }
         }
         if let (Some(look), Some(recovered)) = (&mut look, &recovered) {
             look.sighting = recovered.snapshot.journal().complete;
