@@ -69,20 +69,19 @@ fn faulty_run<L: LogUnderTest>(
     let mut failed = 0;
     // A lasting fault ends after this many more refusals.
     let mut patience = rng.below(4);
-    let mut has_submitted = false;
     for (i, step) in workload.steps.iter().enumerate() {
         let at = |what: Wrong| format!("step {i}: {what}");
         let refusal = if run.log.is_none() { run.reopen_log(&mut failed).map_err(at)? } else { None };
         if let Some(refusal) = refusal {
             return Err(at(format!("does not open without faults: {}", refusal.message)));
         }
-        has_submitted |= matches!(step, Step::Append { how: How::Submitted, .. });
         match run.step_or_close(step).map_err(at)? {
             None => {}
             Some((stream, refusal)) => {
                 // A write-back fails for many files at once, and each file reports it at its next
                 // sync. Each stream reports the failure of a journal. A buffered batch that was
                 // submitted is written after its ticket is complete.
+                let has_submitted = workload.steps[..=i].iter().any(submits);
                 let is_shared = (under_test.shares_journal() || has_submitted) && refusal.unknown;
                 let reported_late = (faults.fault == Fault::WriteBack || is_shared) && failed > 0;
                 if sim.failed() == 0 && !reported_late {
@@ -116,6 +115,10 @@ fn faulty_run<L: LogUnderTest>(
         again.recover().map_err(|what| format!("{crash:?} at the end: {what}"))?;
     }
     Ok(failed)
+}
+
+const fn submits(step: &Step) -> bool {
+    matches!(step, Step::Append { how: How::Submitted, .. })
 }
 
 impl<L: LogUnderTest> Run<'_, L> {
