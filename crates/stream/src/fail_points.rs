@@ -99,8 +99,6 @@ stratawal_sync::fail_points! {
         TurnKept,
         /// A failed leader does not wake the threads that are waiting for it.
         NoWakeOnFailure,
-        /// The end of an epoch does not wake the threads that are waiting in it.
-        SleepThroughEpoch,
         /// A watermark advances before the bytes and index points that it covers exist.
         WatermarkFirst,
         /// The watermark of a sync covers entries that were accepted after the sync took its work.

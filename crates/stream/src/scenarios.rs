@@ -786,7 +786,6 @@ mod fail_points_are_found {
         start_shown_late: StartShownLate by a_read_of_a_dropped_entry_reports_truncated;
         removals_not_awaited: RemovalsNotAwaited by a_close_waits_for_the_removal_of_files;
         epoch_kept: EpochKept by an_iterator_does_not_continue_past_a_truncation;
-        sleep_through_epoch: SleepThroughEpoch by a_truncation_wakes_all_waiters;
         outcome_forgotten: OutcomeForgotten by a_forgotten_failure_is_not_a_success;
         followers_not_woken: FollowersNotWoken by a_follower_is_woken_for_the_last_entry;
         registered_unseen: RegisteredUnseen by a_follower_is_woken_for_the_last_entry;

@@ -297,7 +297,7 @@ impl Carried {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(stratawal_loom)))]
 mod tests {
     use std::path::Path;
 

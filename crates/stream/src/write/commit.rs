@@ -316,7 +316,7 @@ impl<L: CommitLeader> Group<L> {
         }
         let failed = state.failed.is_some();
         let epoch = self.watermarks.epoch();
-        let is_over = |target: CommitTarget| target.epoch != epoch && !fail_point!(SleepThroughEpoch);
+        let is_over = |target: CommitTarget| target.epoch != epoch;
         let (satisfied, next) = state.waiters.take_satisfied(|waiter| {
             failed || waiter.target.is_some_and(|target| is_over(target) || self.reached(waiter.durability, target))
         });
