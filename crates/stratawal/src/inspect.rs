@@ -303,7 +303,7 @@ pub fn verify_journal(path: impl AsRef<Path>) -> Result<Option<JournalCheck>> {
 ///
 /// # let dir = tempfile::tempdir()?;
 /// # let path = dir.path();
-/// # let wal = stratawal::Wal::open(path)?;
+/// # let wal = stratawal::Options::new().journal(false).open(path)?;
 /// # let orders = wal.stream("orders")?;
 /// # for i in 0..4 { orders.append([i; 100])?; }
 /// # orders.append_batch(&["two pears", "three plums"].into_iter().collect())?;
