@@ -172,7 +172,7 @@ fn journal_that_is_removed_during_a_look_is_no_error() {
 
 /// The entries of one record of the journal, some of which are dropped.
 #[test]
-fn cut_within_a_batch_begins_where_it_was_cut() {
+fn cut_within_a_batch_keeps_the_entries_before_it() {
     let sim = SimStorage::new(1);
     let wal = open(sim.clone(), true);
     let stream = wal.stream("s").unwrap();
@@ -184,11 +184,12 @@ fn cut_within_a_batch_begins_where_it_was_cut() {
     stream.truncate_from(7).unwrap();
     held.reopen().unwrap();
     assert_eq!(held.next_seq(), 7);
-    for seq in 1..7 {
+    for seq in 1..6 {
         assert_eq!(entries.next().unwrap().unwrap().seq(), seq);
     }
+    // Entry 6 ends the batch now, so it is not the same as before.
     let error = entries.next().unwrap().unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Cut { next_seq: 7 }), "{error:?}");
+    assert!(matches!(error.kind(), ErrorKind::Cut { next_seq: 6 }), "{error:?}");
 }
 
 /// Both streams of this name are in the journal alone.
@@ -205,4 +206,42 @@ fn stream_created_anew_is_not_read_through_old_iterators() {
     let error = entries.next().unwrap().unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Cut { next_seq: 0 }), "{error:?}");
     assert_eq!(&held.get(0).unwrap().unwrap().data()[..], b"after");
+}
+
+/// The files have the first entry, and the journal the second one.
+#[test]
+fn stream_cut_to_nothing_is_not_read_through_old_iterators() {
+    let sim = SimStorage::new(1);
+    let streams = StreamOptions::new().buffer_bytes(1);
+    let wal = options(true).stream_defaults(streams).open_on(Arc::new(sim.clone()), Path::new(LOG), false).unwrap();
+    let stream = wal.stream("s").unwrap();
+    stream.with_durability(Durability::Buffered).append("").unwrap();
+    stream.with_durability(Durability::Flushed).append("").unwrap();
+    let held = beside(sim).stream("s").unwrap();
+    let mut entries = held.iter(..);
+    stream.truncate_from(0).unwrap();
+    held.reopen().unwrap();
+    stream.append("x").unwrap();
+    held.reopen().unwrap();
+    let error = entries.next().unwrap().unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Cut { next_seq: 0 }), "{error:?}");
+}
+
+/// At the same time, with the same bytes, and with other ends of batches.
+#[test]
+fn batch_that_is_cut_and_appended_again_is_another() {
+    let sim = SimStorage::new(1);
+    let wal = open(sim.clone(), true);
+    let stream = wal.stream("s").unwrap();
+    stream.append_batch(&["", "", "", ""].into_iter().collect()).unwrap();
+    let held = beside(sim).stream("s").unwrap();
+    let mut entries = held.iter(..);
+    stream.truncate_from(0).unwrap();
+    stream.append_batch(&["", "", ""].into_iter().collect()).unwrap();
+    held.reopen().unwrap();
+    for seq in 0..2 {
+        assert!(!entries.next().unwrap().unwrap().ends_batch(), "entry {seq} ends no batch in either");
+    }
+    let error = entries.next().unwrap().unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Cut { next_seq: 2 }), "{error:?}");
 }

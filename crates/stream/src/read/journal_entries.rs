@@ -213,9 +213,10 @@ impl Inner {
         let Some(entries) = self.read_from_journal(at)? else { return Ok(Some(at.first.0)) };
         let from = at.first.0.max(now.shared.watermarks.start());
         Ok((from..at.end_seq().0).find(|&seq| {
-            // An entry that cannot be read now counts as changed.
+            // An entry that cannot be read now counts as changed. So does one that ends a batch
+            // only now: it may be the last one before a cut, or another entry.
             let found = now.entry_now(seq).ok().flatten();
-            let key = |entry: Entry| (entry.timestamp, entry.data);
+            let key = |entry: Entry| (entry.timestamp, entry.data, entry.ends_batch);
             found.map(key) != entries.get(seq).map(key)
         }))
     }

@@ -71,7 +71,7 @@ pub(super) fn install(
     let old_end = if is_reader { shared.watermarks.drained() } else { shared.watermarks.accepted() };
     let cut = old.diverges_at(old_end, &recovered.snapshot, start);
     let cut = cut.filter(|&cut| cut < end && !(is_reader && cut >= old_end));
-    let cut = cut.into_iter().chain(recovered.cut).min().unwrap_or(ends.accepted);
+    let cut = cut.into_iter().chain(recovered.cut).fold(ends.accepted, u64::min);
     shared.truncations.record(shared.watermarks.epoch(), cut);
     shared.watermarks.change(|watermarks| {
         shared.snapshot.store(Arc::new(recovered.snapshot));
