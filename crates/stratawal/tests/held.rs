@@ -245,3 +245,20 @@ fn batch_that_is_cut_and_appended_again_is_another() {
     let error = entries.next().unwrap().unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Cut { next_seq: 2 }), "{error:?}");
 }
+
+/// The first of the entries were dropped too, so the others cannot be compared as a whole.
+#[test]
+fn cut_after_a_truncation_of_the_same_batch_is_noticed() {
+    let sim = SimStorage::new(1);
+    let wal = open(sim.clone(), true);
+    let stream = wal.stream("s").unwrap();
+    stream.append_batch(&["a", "b", "c", "d"].into_iter().collect()).unwrap();
+    let held = beside(sim).stream("s").unwrap();
+    let mut entries = held.iter(1..);
+    stream.truncate_before(1).unwrap();
+    stream.truncate_from(1).unwrap();
+    stream.append_batch(&["x", "y", "z"].into_iter().collect()).unwrap();
+    held.reopen().unwrap();
+    let error = entries.next_back().unwrap().unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Cut { next_seq: 1 }), "{error:?}");
+}

@@ -194,8 +194,6 @@ impl Inner {
         for at in shown {
             match now.entries_at(at) {
                 Ok(_) => {}
-                // Entries that were dropped from the beginning are not a cut.
-                Err(error) if matches!(error.kind(), ErrorKind::Truncated { .. }) => {}
                 Err(error) if error.is_damage() => return Err(error),
                 // The writer may have dropped them, or moved them again.
                 Err(_) => match self.first_changed_of(at, &now)? {
@@ -210,9 +208,10 @@ impl Inner {
     /// The first entry of `at` that `now` does not show. If the journal no longer holds the entries
     /// as they were, they cannot be compared one by one, and each of them may have changed.
     fn first_changed_of(&self, at: &PartPosition, now: &Arc<Self>) -> Result<Option<u64>> {
-        let Some(entries) = self.read_from_journal(at)? else { return Ok(Some(at.first.0)) };
-        let from = at.first.0.max(now.shared.watermarks.start());
-        Ok((from..at.end_seq().0).find(|&seq| {
+        // Entries that were dropped from the beginning are not a cut.
+        let mut rest = at.first.0.max(now.shared.watermarks.start())..at.end_seq().0;
+        let Some(entries) = self.read_from_journal(at)? else { return Ok(rest.next()) };
+        Ok(rest.find(|&seq| {
             // An entry that cannot be read now counts as changed. So does one that ends a batch
             // only now: it may be the last one before a cut, or another entry.
             let found = now.entry_now(seq).ok().flatten();
