@@ -459,9 +459,10 @@ impl Stream {
     /// A look may find that the end of the stream was dropped and appended to again, or that the
     /// stream was deleted and created anew. Iterators created before the look report that as
     /// [`Cut`](crate::ErrorKind::Cut). An iterator over entries that were only in the journal may
-    /// report it too early: for any entry that was acknowledged together with a dropped one. A
-    /// program that only remembers the seq it has reached does not notice, although the seqs below
-    /// may now belong to other entries.
+    /// report that, or [`Truncated`](crate::ErrorKind::Truncated), too early: for any entry that
+    /// was acknowledged together with a dropped one. After another look, a new iterator reads it. A
+    /// program that only remembers the seq it has reached does not notice a cut, although the seqs
+    /// below may now belong to other entries.
     ///
     /// # Errors
     /// Same as [`Wal::stream`](crate::Wal::stream). After an error the stream stays as it was, and
