@@ -70,7 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let wal = Wal::open(&dir)?;
     let store = LogStore::new(&wal)?;
-    // A new replica received a snapshot, so its log begins behind that.
+    // A new replica received a snapshot, so its log begins after it.
     let first = store.entries.next_seq() + 1_000_000;
     store.drop_applied(first)?;
     assert_eq!((store.entries.first_seq(), store.entries.next_seq()), (first, first));

@@ -480,19 +480,25 @@ mod tests {
         Record::Data(vec![Part { stream: STREAM, name, first, count: 1, timestamp: 0, firm: true, body }])
     }
 
-    /// Two handles look at a stream whose entries are moved to its files at that time. The one that
-    /// read the files earlier joins them to the journal later.
-    #[test]
-    fn earlier_files_are_read_again_after_later_ones() {
+    /// A new journal, and a reader of it.
+    fn journal_and_reader() -> (Journal, JournalReader) {
         let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
         let dir = Path::new("/journal");
         let wal_id = WalId(3);
         let journal = Journal::create(&storage, dir, wal_id, JournalOptions::default()).unwrap();
+        let reader = JournalReader::new(&storage, dir, wal_id, || Some(true));
+        (journal, reader)
+    }
+
+    /// Two handles look at a stream whose entries are moved to its files at that time. The one that
+    /// read the files earlier joins them to the journal later.
+    #[test]
+    fn earlier_files_are_read_again_after_later_ones() {
+        let (journal, reader) = journal_and_reader();
         for seq in 0..4 {
             journal.append(&part(seq)).unwrap();
         }
         journal.sync().unwrap();
-        let reader = JournalReader::new(&storage, dir, wal_id, || Some(true));
         let location = Location::new(Path::new("/streams"), "s");
         let join = |before: Sighting, next_seq: u64| {
             let files = Some(InFiles { stream: STREAM, first_seq: 0, next_seq });
@@ -511,13 +517,9 @@ mod tests {
     /// The writer settles a stream, and so gives it a directory, after the look found none.
     #[test]
     fn stream_that_gets_its_directory_is_looked_at_again() {
-        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
-        let dir = Path::new("/journal");
-        let wal_id = WalId(3);
-        let journal = Journal::create(&storage, dir, wal_id, JournalOptions::default()).unwrap();
+        let (journal, reader) = journal_and_reader();
         journal.append(&part(0)).unwrap();
         journal.sync().unwrap();
-        let reader = JournalReader::new(&storage, dir, wal_id, || Some(true));
         let location = Location::new(Path::new("/streams"), "s");
         let before = reader.look(&location).unwrap();
         journal.append(&Record::Settled { stream: STREAM, seq: SeqNo(1) }).unwrap();
@@ -534,14 +536,10 @@ mod tests {
     /// it are hidden.
     #[test]
     fn start_in_the_files_is_not_shown_before_earlier_entries() {
-        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
-        let dir = Path::new("/journal");
-        let wal_id = WalId(3);
-        let journal = Journal::create(&storage, dir, wal_id, JournalOptions::default()).unwrap();
+        let (journal, reader) = journal_and_reader();
         for seq in 0..4 {
             journal.append(&part(seq)).unwrap();
         }
-        let reader = JournalReader::new(&storage, dir, wal_id, || Some(true));
         let location = Location::new(Path::new("/streams"), "s");
         let mut attempt = Attempt::default();
         let mut join = |first_seq: u64| {
