@@ -14,8 +14,8 @@ use crate::stream::Stream;
 /// [`Stream::follow`].
 ///
 /// Each entry is returned once and in order, with no gap between those that exist and those that
-/// are appended later. Truncations and the deletion of the stream
-/// are events of their own: see [`FollowEvent`].
+/// are appended later. Truncations and the deletion of the stream are events of their own: see
+/// [`FollowEvent`].
 ///
 /// As an iterator, this blocks until there is an event. It ends after [`FollowEvent::Deleted`],
 /// after an error, and when [`FollowStopper::stop`] is called. When the log is closed, it ends
@@ -52,11 +52,11 @@ use crate::stream::Stream;
 /// without shared mappings, or a system other than Linux), this looks every 2 ms. A
 /// [`stop`](FollowStopper::stop) or a [close](crate::Wal::close) ends it within 50 ms, with or
 /// without entries that were not returned. The stream holds one open file, its newest segment, once
-/// it has one. A writer in
-/// another process may be closed, killed and started again; this continues. If a stream is deleted
-/// and created again between two looks, this may be returned as [`FollowEvent::Cut`]. After a
-/// writer was killed, a cut may begin below the entries that were lost: if recovery wrote entries
-/// again, a reader takes them for others, and returns them again after the cut.
+/// it has one. A writer in another process may be closed, killed and started again; this continues.
+/// If a stream is deleted and created again between two looks, this may be returned as
+/// [`FollowEvent::Cut`]. After a writer was killed, a cut may begin below the entries that were
+/// lost: if recovery wrote entries again, a reader takes them for others, and returns them again
+/// after the cut. The same is true of a cut among entries that were appended together.
 pub struct Follow {
     follow: stratawal_stream::Follow,
     // Dropped last: it keeps the stream in use.

@@ -29,8 +29,8 @@ use crate::ticket_threads::TicketThreads;
 ///
 /// A log that is open for writing holds a lock: no other process, and no second [`open`] in this
 /// one, can open it for writing. Every handle keeps the lock, whether it is a clone of the `Wal`, a
-/// [`Stream`] or a [`Follow`](crate::Follow); iterators do not. [`close`](Self::close) releases the lock, and so does dropping
-/// the last handle.
+/// [`Stream`] or a [`Follow`](crate::Follow); iterators do not. [`close`](Self::close) releases the
+/// lock, and so does dropping the last handle.
 ///
 /// Dropping the last handle closes the log on a best-effort basis and reports no errors;
 /// [`close`](Self::close) reports them.
