@@ -10,11 +10,13 @@ mod append;
 mod around_damage;
 mod cat;
 mod failure;
+mod human;
 mod json;
 mod lines;
 mod repair;
 mod signals;
 mod streams;
+mod terminal;
 mod truncate;
 mod verify;
 
