@@ -12,8 +12,9 @@ use stratawal::{Batch, Durability, Stream, StreamOptions, Wal, inspect};
 
 use crate::failure::{DONE, FAILED, Failure, counted};
 use crate::lines::{Lines, Piece};
+use crate::name::{Escaped, pasteable};
 use crate::truncate::open_to_write;
-use crate::{Common, json, signals};
+use crate::{Common, bounds, json, signals};
 
 /// The most bytes that a batch takes: those of its entries, plus [`ENTRY_BYTES`] for each.
 const BATCH_BYTES_MAX: u64 = 1 << 30;
@@ -34,8 +35,10 @@ own. A longer one is an error that names its file and line; the lines before it,
 pub(crate) struct Append {
     #[command(flatten)]
     common: Common,
-    /// The stream. Its name has at least one character, and its escaped form, which `streams`
-    /// prints, has at most 240 bytes.
+    #[command(flatten)]
+    escaped: Escaped,
+    /// The stream. Its name has at least one character, and its escaped form, which
+    /// `streams --escaped` prints, has at most 240 bytes.
     stream: String,
     /// Files to read, one entry per line. `-` is standard input, which is also read if no file is
     /// given.
@@ -130,7 +133,8 @@ struct Appender {
 impl Append {
     pub(crate) fn run(&self) -> Result<u8, Failure> {
         // The name is checked before anything is created.
-        self.common.result(inspect::escape_name(&self.stream))?;
+        let name = self.escaped.name(&self.stream)?;
+        self.common.result(inspect::escape_name(&name))?;
         for file in &self.files {
             check_file(file)?;
         }
@@ -140,7 +144,7 @@ impl Append {
         let common = self.common.clone();
         signals::on_interrupt(self.json, move || common.result(at_interrupt.close()))?;
         let wal = self.common.result(open_to_write(&self.common.dir))?;
-        let mut appender = self.appender(&wal, gate)?;
+        let mut appender = self.appender(&wal, &name, gate)?;
         let result = self.append_all(&mut appender);
         // Closed even after an error, so that the next open scans nothing. Not closed fast, because
         // the log could not be copied then. If a killed process left many streams in the journal,
@@ -151,9 +155,9 @@ impl Append {
         Ok(DONE)
     }
 
-    fn appender(&self, wal: &Wal, gate: Gate) -> Result<Appender, Failure> {
+    fn appender(&self, wal: &Wal, name: &str, gate: Gate) -> Result<Appender, Failure> {
         let options = StreamOptions::new().batch_bytes_max(BATCH_BYTES_MAX);
-        let stream = self.common.result(wal.stream_with(&self.stream, options))?;
+        let stream = self.common.result(wal.stream_with(name, options))?;
         *gate.lock() = Some(wal.clone());
         Ok(Appender {
             stream: stream.with_durability(self.durability.into()),
@@ -190,7 +194,7 @@ impl Append {
         let result = if self.json {
             let line = format!(
                 "{{\"stream\":{},\"entries\":{entries},\"bytes\":{},\"first\":{},\"last\":{},\"seconds\":{seconds:.6}}}\n",
-                json::text(&self.stream),
+                json::text(appender.stream.name()),
                 appender.bytes,
                 json::number_or_null(appender.first),
                 json::number_or_null(appender.last),
@@ -198,9 +202,9 @@ impl Append {
             stdout()?.write_all(line.as_bytes())
         } else {
             let seqs = match (appender.first, appender.last) {
-                (Some(first), Some(last)) => format!("seqs {first} to {last}"),
+                (Some(first), Some(last)) => bounds::entries(first, last + 1),
                 _ if appender.stream.exists() => "nothing to append".to_owned(),
-                _ => format!("nothing to append, so stream {:?} does not exist yet", self.stream),
+                _ => format!("nothing to append, so stream {} does not exist yet", pasteable(appender.stream.name())),
             };
             // Avoids a division by zero.
             let rate = entries as f64 / seconds.max(1e-6);
@@ -275,7 +279,8 @@ impl Appender {
     fn done_before(&self) -> Option<String> {
         let first = self.first?;
         let last = self.last?;
-        Some(format!("entries {first} to {last} were appended before that"))
+        let were = if first == last { "was" } else { "were" };
+        Some(format!("{} {were} appended before that", bounds::entries(first, last + 1)))
     }
 
     /// Takes a piece of the line at `at`, and appends the batch once it is complete. A line or
@@ -386,6 +391,7 @@ mod tests {
         });
         let arguments = Append {
             common: Common { dir: dir.path().join("log") },
+            escaped: Escaped::default(),
             stream: "s".to_owned(),
             files: texts.collect(),
             durability: DurabilityArgument::Synced,
@@ -394,7 +400,7 @@ mod tests {
             json: false,
         };
         let wal = Wal::open(&arguments.common.dir).unwrap();
-        let mut appender = arguments.appender(&wal, Gate::default()).unwrap();
+        let mut appender = arguments.appender(&wal, "s", Gate::default()).unwrap();
         appender.batch_bytes_max = 20;
         let failure = arguments.append_all(&mut appender).err();
         let entries = wal.stream("s").unwrap().iter(..);

@@ -7,7 +7,7 @@ use stratawal::inspect::{Lost, Salvaged};
 
 use crate::cat::print_entry;
 use crate::failure::{DAMAGE, DONE};
-use crate::json;
+use crate::{bounds, json, name};
 
 /// Prints entries to `W`, and lost ranges either as notes on standard error or as JSON among the
 /// entries.
@@ -81,22 +81,24 @@ impl<W: Write> AroundDamage<W> {
             let last = json::number_or_null(last);
             return writeln!(self.out, r#"{{"lost_first":{first},"lost_last":{last},"segment":{segment}}}"#);
         }
-        let message = lost.error.to_string();
+        let message = name::message_of(&lost.error);
         // Most messages already state the range.
-        if message.contains("be lost") || message.contains("are lost") {
+        if message.contains("be lost") || message.contains("are lost") || message.contains(" is lost") {
             return self.note(&message);
         }
         let range = match last {
-            Some(last) => format!("{first} to {last} are lost"),
-            None => format!("from {first} on may be lost (how many is not known)"),
+            Some(last) if last == first => format!("entry {first} is lost"),
+            Some(last) => format!("{} are lost", bounds::entries(first, last + 1)),
+            None => format!("entries from {first} on may be lost (how many is not known)"),
         };
-        self.note(&format!("{message}, entries {range}"))
+        self.note(&format!("{message}, {range}"))
     }
 
     fn note_uncertain(&mut self) -> io::Result<()> {
         match self.uncertain.take() {
             Some((first, last)) if !self.json => self.note(&format!(
-                "entries {first} to {last} may have been dropped by `truncate --from`: the file that would show it is missing"
+                "{} may have been dropped by `truncate --from`: the file that would show it is missing",
+                bounds::entries(first, last + 1)
             )),
             _ => Ok(()),
         }

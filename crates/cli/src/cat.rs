@@ -7,6 +7,7 @@ use stratawal::inspect::{self, Readable};
 
 use crate::around_damage::AroundDamage;
 use crate::failure::{DONE, Failure, output};
+use crate::name::Escaped;
 use crate::{Common, json, signals};
 
 /// The part of the help text about JSON.
@@ -22,6 +23,8 @@ dropped by `truncate --from`, because the file that would show it is missing, ha
 pub(crate) struct Cat {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    escaped: Escaped,
     /// The stream.
     stream: String,
     /// Begin with this entry.
@@ -48,12 +51,13 @@ pub(crate) struct Cat {
 impl Cat {
     pub(crate) fn run(&self) -> Result<u8, Failure> {
         signals::exit_on_interrupt()?;
+        let name = self.escaped.name(&self.stream)?;
         if self.skip_damage {
-            return self.print_around_damage();
+            return self.print_around_damage(&name);
         }
-        let Readable { stream, damage, .. } = self.common.result(inspect::readable(&self.common.dir, &self.stream))?;
+        let Readable { stream, damage, .. } = self.common.result(inspect::readable(&self.common.dir, &name))?;
         if !stream.exists() && damage.is_none() {
-            return Err(Failure::unknown_stream(&self.common.dir, &self.stream));
+            return Err(Failure::unknown_stream(&self.common.dir, &name));
         }
         let first = stream.first_seq();
         let next = stream.next_seq();
@@ -95,10 +99,10 @@ impl Cat {
         Ok(DONE)
     }
 
-    fn print_around_damage(&self) -> Result<u8, Failure> {
+    fn print_around_damage(&self, name: &str) -> Result<u8, Failure> {
         let from = self.from.unwrap_or(0);
         let to = self.to.unwrap_or(u64::MAX);
-        let items = self.common.result(inspect::salvage(&self.common.dir, &self.stream))?;
+        let items = self.common.result(inspect::salvage(&self.common.dir, name))?;
         let mut printer = AroundDamage::new(io::stdout().lock(), from..to, self.json);
         for item in items {
             let item = match item {

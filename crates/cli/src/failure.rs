@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use stratawal::{Error, ErrorKind, inspect};
 
+use crate::name::{self, pasteable};
 use crate::{advice, json};
 
 /// Exit code: success.
@@ -47,7 +48,7 @@ impl Failure {
             ErrorKind::InvalidName => USAGE,
             _ => FAILED,
         };
-        let mut message = error.to_string();
+        let mut message = name::message_of(error);
         let path = path_of(dir, error).map(|path| path.display().to_string());
         // Errors about a name already state its path and, in some cases, the remedy.
         if let Some(path) = path.filter(|path| !message.contains(path)) {
@@ -77,7 +78,8 @@ impl Failure {
     }
 
     pub(crate) fn unknown_stream(dir: &Path, stream: &str) -> Self {
-        let text = format!("there is no stream {stream:?} in {}; `stratawal streams` lists them", dir.display());
+        let text =
+            format!("there is no stream {} in {}; `stratawal streams` lists them", pasteable(stream), dir.display());
         Self::new(FAILED, "missing", text).of_stream(stream)
     }
 

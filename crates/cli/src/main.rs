@@ -8,11 +8,13 @@
 mod advice;
 mod append;
 mod around_damage;
+mod bounds;
 mod cat;
 mod failure;
 mod human;
 mod json;
 mod lines;
+mod name;
 mod repair;
 mod signals;
 mod streams;

@@ -5,10 +5,12 @@ use std::io::{self, Write};
 use stratawal::{ErrorKind, Options, Wal, inspect};
 
 use crate::failure::{DAMAGE, DONE, FAILED, Failure, output};
+use crate::name::pasteable;
 use crate::{Common, json, signals};
 
 /// The part of the help text about JSON.
-pub(crate) const JSON: &str = r#"Names are printed escaped, like the names of their directories; other commands take them unescaped.
+pub(crate) const JSON: &str = r#"A name is printed as every command takes it, and quoted as a shell needs it: orders, 'a b', $'tab\t', -- '-x'. With
+--escaped, it is printed in the form of its directory, which a command takes after --escaped.
 With --json, a line for each stream, with its name as it is:
 {"stream":"s","state":"ok","first":0,"next":100,"segments":1,"disk_bytes":65536}
 `next` is one past the last entry. `state` is `damaged` if the stream cannot be opened, with `first` and `next` null;
@@ -19,6 +21,9 @@ only `verify` reads every entry."#;
 pub(crate) struct Streams {
     #[command(flatten)]
     common: Common,
+    /// Print each name in the form that its directory has, like `a%20b`.
+    #[arg(long)]
+    escaped: bool,
     /// Print each stream's state, range and size as JSON.
     #[arg(long)]
     json: bool,
@@ -45,8 +50,10 @@ impl Streams {
                         continue;
                     }
                 }
-            } else {
+            } else if self.escaped {
                 self.common.result(inspect::escape_name(&name))?
+            } else {
+                pasteable(&name)
             };
             if let Err(e) = writeln!(out, "{line}") {
                 return output(e).map(|()| code);

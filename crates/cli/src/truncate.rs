@@ -7,7 +7,8 @@ use std::path::Path;
 use stratawal::{ErrorKind, Options, Wal, inspect};
 
 use crate::failure::{DONE, Failure, USAGE, output};
-use crate::{Common, json, signals};
+use crate::name::{Escaped, pasteable};
+use crate::{Common, bounds, json, signals};
 
 /// The part of the help text about JSON.
 pub(crate) const JSON: &str = r#"With --json, the remaining range: {"stream":"s","first":10,"next":100}"#;
@@ -17,6 +18,8 @@ pub(crate) const JSON: &str = r#"With --json, the remaining range: {"stream":"s"
 pub(crate) struct Truncate {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    escaped: Escaped,
     /// The stream.
     stream: String,
     #[command(flatten)]
@@ -41,17 +44,18 @@ struct Place {
 
 impl Truncate {
     pub(crate) fn run(&self) -> Result<u8, Failure> {
+        let name = self.escaped.name(&self.stream)?;
         signals::exit_on_interrupt()?;
         let wal = open_existing(&self.common)?;
         if let Some(first) = self.place.before
-            && self.common.result(wal.streams())?.contains(&self.stream)
+            && self.common.result(wal.streams())?.contains(&name)
         {
             // This works even if damage below `first` prevents looking up the stream.
-            self.common.result(wal.truncate_before(&self.stream, first))?;
+            self.common.result(wal.truncate_before(&name, first))?;
         }
-        let stream = self.common.result(wal.stream(&self.stream))?;
+        let stream = self.common.result(wal.stream(&name))?;
         if !stream.exists() {
-            return Err(Failure::unknown_stream(&self.common.dir, &self.stream));
+            return Err(Failure::unknown_stream(&self.common.dir, &name));
         }
         if let Some(next) = self.place.from {
             self.common.result(stream.truncate_from(next))?;
@@ -60,12 +64,10 @@ impl Truncate {
         let next = stream.next_seq();
         self.common.result(wal.close())?;
         if self.json {
-            let name = json::text(&self.stream);
+            let name = json::text(&name);
             print(&format!(r#"{{"stream":{name},"first":{first},"next":{next}}}"#))?;
         } else {
-            let left =
-                if first == next { "no entries are left".to_owned() } else { format!("{first} to {}", next - 1) };
-            let _ = writeln!(io::stderr(), "stream {:?}: {left}; the next is {next}", self.stream);
+            let _ = writeln!(io::stderr(), "stream {} now has {}", pasteable(&name), bounds::entries(first, next));
         }
         Ok(DONE)
     }
@@ -79,6 +81,8 @@ pub(crate) const DELETE_JSON: &str = r#"With --json: {"stream":"s","deleted":tru
 pub(crate) struct Delete {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    escaped: Escaped,
     /// The stream.
     stream: String,
     /// Confirm that the stream is to be deleted with all its entries, for good.
@@ -91,21 +95,22 @@ pub(crate) struct Delete {
 
 impl Delete {
     pub(crate) fn run(&self) -> Result<u8, Failure> {
+        let name = self.escaped.name(&self.stream)?;
         if !self.yes {
-            let text = format!("add --yes to delete the stream {:?} with all its entries for good", self.stream);
+            let text = format!("add --yes to delete the stream {} with all its entries for good", pasteable(&name));
             return Err(Failure::new(USAGE, "usage", text));
         }
         signals::exit_on_interrupt()?;
         let wal = open_existing(&self.common)?;
-        match wal.delete_stream(&self.stream) {
+        match wal.delete_stream(&name) {
             Err(error) if error.kind() == ErrorKind::Missing => {
-                return Err(Failure::unknown_stream(&self.common.dir, &self.stream));
+                return Err(Failure::unknown_stream(&self.common.dir, &name));
             }
             deleted => self.common.result(deleted)?,
         }
         self.common.result(wal.close())?;
         if self.json {
-            print(&format!(r#"{{"stream":{},"deleted":true}}"#, json::text(&self.stream)))?;
+            print(&format!(r#"{{"stream":{},"deleted":true}}"#, json::text(&name)))?;
         }
         Ok(DONE)
     }

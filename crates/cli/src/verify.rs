@@ -6,7 +6,8 @@ use stratawal::inspect::{self, CheckState, JournalCheck, StreamCheck};
 use stratawal::{DamageKind, Error, ErrorKind, TornTail};
 
 use crate::failure::{DAMAGE, DONE, FAILED, Failure, counted, output};
-use crate::{Common, advice, json, signals};
+use crate::name::{self, Escaped};
+use crate::{Common, advice, bounds, json, signals};
 
 /// The part of the help text about JSON.
 pub(crate) const JSON: &str = r#"A stream is torn if bytes follow its last whole frame: either a crash left them, and the next open cuts them off, or a writer
@@ -25,6 +26,8 @@ complete. The log restores it when it is used and space is free; holding less is
 pub(crate) struct Verify {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    escaped: Escaped,
     /// Only this stream.
     stream: Option<String>,
     /// Print the findings as JSON.
@@ -47,9 +50,10 @@ impl Verify {
         signals::exit_on_interrupt()?;
         // Done first, because an error here must not hide damage.
         let reserve = self.common.result(inspect::reserve_bytes(&self.common.dir))?;
+        let name = self.stream.as_deref().map(|stream| self.escaped.name(stream)).transpose()?;
         let mut counts = Counts::default();
         let mut written = Ok(());
-        for check in self.common.result(inspect::verify(&self.common.dir, self.stream.as_deref()))? {
+        for check in self.common.result(inspect::verify(&self.common.dir, name.as_deref()))? {
             let check = match self.common.result(check) {
                 Ok(check) => check,
                 Err(failure) => {
@@ -144,9 +148,9 @@ const fn word(state: CheckState) -> &'static str {
 }
 
 fn print_text(out: &mut impl Write, check: &StreamCheck) -> io::Result<()> {
-    let name = inspect::escape_name(&check.stream).unwrap_or_else(|_| format!("{:?}", check.stream));
+    let name = name::pasteable(&check.stream);
     let range = match (check.first_seq, check.next_seq) {
-        (Some(first), Some(next)) => format!("entries {first} to {next} (not included)"),
+        (Some(first), Some(next)) => bounds::entries(first, next),
         _ => "entries unknown".to_owned(),
     };
     writeln!(out, "{name}: {}, {range}, {}", word(check.state), counted(check.segments, "segment", "segments"))?;
@@ -155,7 +159,7 @@ fn print_text(out: &mut impl Write, check: &StreamCheck) -> io::Result<()> {
         writeln!(out, "  torn: {bytes} bytes after the last whole frame, segment {segment}, offset {offset}")?;
     }
     for damage in &check.damage {
-        write!(out, "  {damage}")?;
+        write!(out, "  {}", name::message_of(damage))?;
         match advice::about(damage) {
             Some(advice) => writeln!(out, "; {advice}")?,
             None => writeln!(out)?,

@@ -244,7 +244,7 @@ fn unreadable_stream_does_not_hide_the_others() {
         ran.text(),
         ran.err
     );
-    assert!(ran.err.starts_with("stratawal: stream \"b\": "), "{}", ran.err);
+    assert!(ran.err.starts_with("stratawal: stream b: "), "{}", ran.err);
 
     let ran = log.run("streams", ["--json"], b"");
     assert_eq!((ran.code, &ran.error()["kind"], &ran.error()["stream"]), (3, &"newer_format".into(), &"b".into()));
@@ -398,4 +398,21 @@ fn all_commands_refuse_a_file_as_log() {
     assert_eq!(log.cat("real"), b"x\n");
     assert_eq!(fs::read_link(streams.join("link")).unwrap(), std::path::Path::new("real"));
     assert_eq!(fs::read(streams.join("file")).unwrap(), b"x");
+}
+
+#[test]
+fn a_single_lost_entry_is_not_a_range() {
+    let log = Log::new();
+    for entry in ["1", "2", "3"] {
+        log.append("s", format!("{}\n", entry.repeat(5000)).as_bytes());
+    }
+    let file = log.segments("s").swap_remove(0);
+    let mut bytes = fs::read(&file).unwrap();
+    let at = bytes.windows(100).position(|bytes| bytes == [b'2'; 100]).unwrap();
+    bytes[at + 100] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let shown = [log.run("cat", ["s"], b"").err, log.run("cat", ["s", "--skip-damage"], b"").err];
+    for text in shown.iter().map(String::as_str).chain([log.run("verify", [""; 0], b"").text()]) {
+        assert!(text.contains("entry 1 is lost"), "{text}");
+    }
 }
