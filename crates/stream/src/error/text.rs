@@ -68,7 +68,10 @@ impl Error {
             f.write_str(")")?;
         }
         if let Some(lost) = &details.lost {
-            write!(f, ", entries {} to {} are lost", lost.start, lost.end - 1)?;
+            match lost.end - lost.start {
+                1 => write!(f, ", entry {} is lost", lost.start)?,
+                _ => write!(f, ", entries {} to {} are lost", lost.start, lost.end - 1)?,
+            }
         } else if let Some(first) = details.lost_from {
             write!(f, ", entries from {first} on may be lost (how many is not known)")?;
         }
