@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use stratawal::inspect::{self, Salvaged};
 use stratawal::{Durability, ErrorKind, Options, Stream, StreamOptions, Wal};
 use stratawal_storage::{MemoryStorage, Storage};
 use stratawal_testkit::{Crash, Gate, HookedStorage, Operation, Rng, SimStorage};
@@ -279,4 +280,41 @@ fn stable_end_is_never_below_the_start() {
         stream.sync().unwrap();
         assert_eq!((stream.stable_seq(), stream.iter(..).count()), (4, 1));
     }
+}
+
+/// The START is in the journal alone, and the files still have the entries before it.
+#[test]
+fn salvage_begins_at_a_start_in_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new().maintenance_thread(false);
+    let wal = options.open(dir.path()).unwrap();
+    let stream = wal.stream("s").unwrap().with_durability(Durability::Synced);
+    for entry in ["one", "two", "three", "four"] {
+        stream.append(entry).unwrap();
+    }
+    wal.close().unwrap();
+    drop((stream, wal));
+    let salvaged = || -> Vec<u64> {
+        let seq = |item| match item {
+            Salvaged::Entry(entry) | Salvaged::Uncertain(entry) => Some(entry.seq()),
+            _ => None,
+        };
+        inspect::salvage(dir.path(), "s").unwrap().filter_map(|item| seq(item.unwrap())).collect()
+    };
+    assert_eq!(salvaged(), [0, 1, 2, 3]);
+    let wal = options.open(dir.path()).unwrap();
+    wal.truncate_before("s", 2).unwrap();
+    assert_eq!(salvaged(), [2, 3], "beside the writer");
+    std::mem::forget(wal);
+    assert_eq!(salvaged(), [2, 3], "after it was killed");
+    // A journal whose last record is damaged still has it.
+    let files = std::fs::read_dir(dir.path().join("journal")).unwrap().map(|entry| entry.unwrap().path());
+    let file = files.filter(|path| path.extension().is_some_and(|extension| extension == "jnl")).max().unwrap();
+    let mut bytes = std::fs::read(&file).unwrap();
+    let start = 4096;
+    let end = bytes.iter().rposition(|&byte| byte != 0).unwrap();
+    assert!(end > start, "the journal has a record");
+    bytes.truncate(bytes.len() - 1);
+    std::fs::write(&file, bytes).unwrap();
+    assert_eq!(salvaged(), [0, 1, 2, 3], "the journal cannot be read");
 }

@@ -251,6 +251,30 @@ impl JournalReader {
         Ok(remains.streams.into_iter().find(|(of, stream)| is_of(*of, stream)).map(|(_, stream)| stream))
     }
 
+    /// The first live seq that the journal has for the stream at `location`, whose files have this
+    /// id, as of the last look. It is durable. A damaged journal may still have it.
+    pub(crate) fn start_of(&self, location: &Location, id: StreamId) -> Result<Option<SeqNo>> {
+        let mut state = self.state.lock();
+        if state.damage.is_some() {
+            drop(state);
+            return Ok(self.remains(location, Some(id))?.and_then(|stream| stream.start));
+        }
+        if !state.has_journal {
+            return Ok(None);
+        }
+        let is_started_at = |state: &State| state.follower.index().stream(id).map_or(Lsn(0), |stream| stream.start_end);
+        if is_started_at(&state) > state.follower.shown_to() {
+            std::thread::sleep(state.follower.sync_wait());
+            match state.follower.sync() {
+                // The writer has removed the journal since, and the files have the START.
+                Err(error) if error.is_not_found() => return Ok(None),
+                synced => synced.map_err(|error| Error::journal(location, error))?,
+            }
+        }
+        let stream = state.follower.index().stream(id);
+        Ok(stream.and_then(|stream| stream.start_at(state.follower.shown_to())))
+    }
+
     /// Whether the journal states that the stream with this id was deleted, as of the last look.
     #[must_use]
     pub fn is_dropped(&self, id: StreamId) -> bool {

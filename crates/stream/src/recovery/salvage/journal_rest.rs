@@ -36,7 +36,10 @@ pub(super) fn plan(files: &StreamFiles<'_>, rest: &mut JournalRest, known: Optio
     rest.parts = None;
     rest.entries = None;
     rest.remains = None;
-    if let Some(plan) = make_plan(files, known)? {
+    if let Some(mut plan) = make_plan(files, known)? {
+        if let (Some(journal), Some(id)) = (journal, plan.stream_id) {
+            plan.begin_at(journal.start_of(files.location, id)?.unwrap_or_default());
+        }
         return Ok(Some(plan));
     }
     let Some(journal) = journal else { return Ok(None) };

@@ -42,6 +42,13 @@ impl Plan {
         }
     }
 
+    /// Leaves out the entries below `start`, which were dropped. The files may not show that yet,
+    /// because the record of it is in the commit journal.
+    pub(super) fn begin_at(&mut self, start: SeqNo) {
+        self.first_seq = self.first_seq.max(start);
+        self.pieces.retain(|piece| piece.limit > start);
+    }
+
     /// Whether only the commit journal may know the stream.
     pub(super) fn is_without_files(&self) -> bool {
         self.names.is_empty() && self.pieces.is_empty()
