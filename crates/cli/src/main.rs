@@ -16,6 +16,7 @@ mod json;
 mod lines;
 mod name;
 mod repair;
+mod salvage;
 mod signals;
 mod streams;
 mod terminal;
@@ -69,6 +70,9 @@ enum Command {
     /// Delete a stream with all its entries, for good.
     #[command(after_help = about(truncate::DELETE_JSON))]
     Delete(truncate::Delete),
+    /// Copy each run of intact entries of a damaged stream to a stream of its own.
+    #[command(after_help = about(salvage::JSON))]
+    Salvage(salvage::Salvage),
     /// Adopt a copy of a log that was made before the log was closed.
     #[command(after_help = about(repair::JSON))]
     Repair(repair::Repair),
@@ -122,6 +126,7 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Verify(verify) => verify.run(),
         Command::Truncate(truncate) => truncate.run(),
         Command::Delete(delete) => delete.run(),
+        Command::Salvage(salvage) => salvage.run(),
         Command::Repair(repair) => repair.run(),
     }
 }

@@ -1,6 +1,8 @@
 //! Runs the command.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
+pub(crate) mod damaged;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::Write;
