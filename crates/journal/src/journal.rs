@@ -21,7 +21,9 @@ use crate::events;
 use crate::files::{CONTROL_RESERVE, FILE_LEN_MIN, LogFile, Spare, Target, open_names, sync_names};
 use crate::header::{FileHeader, HEADER_BLOCK_LEN};
 use crate::lsn::Lsn;
+use crate::needed::Needed;
 use crate::record::{ALIGN, NEXT_LEN, PartRef, Record, RecordKind, encoded};
+use crate::replay::Image;
 
 /// The most bytes of all files together. Recovery writes the records that are needed into one file,
 /// which takes up to 1.4 times their bytes, and a file has at most 1 GiB.
@@ -833,6 +835,18 @@ impl Journal {
     #[inline]
     pub fn is_failed(&self) -> bool {
         self.is_failed.load(Ordering::Relaxed)
+    }
+
+    /// Reads the files, and returns what the next opening would find if the process died now. Takes
+    /// as long as reading the journal, and no file can be added or released meanwhile.
+    ///
+    /// # Errors
+    /// Same as for [`Image::read`].
+    pub fn remaining(&self) -> Result<Needed> {
+        let _rotation = self.rotation.lock();
+        // A record that a thread is about to copy into a mapping separates later ones from the
+        // chain.
+        Ok(Image::read(&*self.storage, &self.dir, self.wal_id)?.remaining())
     }
 
     /// The total length in bytes of all files: those with records, and the spares.

@@ -72,13 +72,7 @@ pub fn delete(context: &LogContext, location: &Location) -> std::result::Result<
 
 fn delete_closed(context: &LogContext, location: &Location) -> std::result::Result<bool, DeleteError> {
     make_room(context, location, ReserveUse::Allowed).map_err(DeleteError::Undone)?;
-    // A damaged stream is only known by the records that the journal still carries of it.
-    let mut streams = context.log_journal().map_or_else(Vec::new, |log| log.carried_named(location.name()));
-    if let Found::Stream(id) = stream_id(context.storage(), context.id(), location)
-        && !streams.contains(&id)
-    {
-        streams.push(id);
-    }
+    let streams = streams_named(context, location).map_err(DeleteError::Undone)?;
     let mut is_decided = false;
     for stream in streams {
         is_decided |= commit_in_journal(context, location, stream).map_err(|error| match error {
@@ -90,6 +84,29 @@ fn delete_closed(context: &LogContext, location: &Location) -> std::result::Resu
     let directory = move_away(context, location, is_decided)?;
     context.notify();
     remove_directory(context, location, directory).map(|existed| existed || is_decided)
+}
+
+/// The ids of the streams at `location`, which is not open, that the journal may have records of.
+///
+/// # Errors
+/// I/O, or damage of the journal.
+fn streams_named(context: &LogContext, location: &Location) -> crate::error::Result<Vec<StreamId>> {
+    let Some(log) = context.log_journal() else { return Ok(Vec::new()) };
+    // A damaged stream is only known by its records.
+    let mut streams = log.carried_named(location.name());
+    match stream_id(context.storage(), context.id(), location) {
+        Found::Missing => {}
+        Found::Stream(id) => streams.push(id),
+        // The stream may be settled. Its records are still in the journal, and without a DROP the
+        // next opening would miss the directory that they belong to.
+        Found::Unreadable if fail_point!(UnreadableNotDropped) => {}
+        Found::Unreadable => {
+            streams.extend(log.remaining_named(location.name()).map_err(|error| Error::journal(location, error))?);
+        }
+    }
+    streams.sort_unstable();
+    streams.dedup();
+    Ok(streams)
 }
 
 /// Whether the journal has a deletion of a stream of this name that is not finished.

@@ -75,6 +75,8 @@ stratawal_sync::fail_points! {
         VoidNotSettled,
         /// The files of a deleted stream are removed before the DROP is durable.
         DropNotSynced,
+        /// The deletion of a stream whose files cannot be read puts no DROP.
+        UnreadableNotDropped,
         /// The DROP of a stream counts as needless before its directory is removed.
         DropFinishedEarly,
         /// Opening forgets the deletions that are not finished.

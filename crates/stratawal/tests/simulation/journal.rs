@@ -321,6 +321,25 @@ fn append_segments(wal: &Wal) {
     }
 }
 
+/// A settled stream is deleted while its files cannot be read, and a new stream gets its name. The
+/// journal still has records of the first.
+pub(crate) fn stream_that_cannot_be_read_stays_deleted(mapped: bool) -> Result<(), String> {
+    let sim = SimStorage::new(1);
+    let hooked = HookedStorage::new(sim.clone());
+    let wal = open(hooked.clone(), mapped);
+    let stream = wal.stream("s").unwrap();
+    append(&stream, 3, Durability::Synced);
+    stream.close().map_err(|error| error.to_string())?;
+    hooked.intercept(|call| {
+        let is_of_s = call.operation == Operation::Open && call.path.starts_with("/log/streams/s");
+        if is_of_s { Verdict::Fail(io::Error::other("a bad sector")) } else { Verdict::Proceed }
+    });
+    wal.delete_stream("s").map_err(|error| error.to_string())?;
+    hooked.clear();
+    append(&wal.stream("s").unwrap(), 2, Durability::Synced);
+    survive(&sim, mapped, 2)
+}
+
 /// Some files of a deleted stream are removed where they are, and others cannot be.
 pub(crate) fn half_removed_stream_stays_deleted(mapped: bool) -> Result<(), String> {
     let sim = SimStorage::new(1);
@@ -645,6 +664,7 @@ lives! {
     reader_follows_entries_to_the_files: held_entries_are_found_in_the_files,
     entries_from_the_start_on_are_kept: entries_survive_a_restart_at_start,
     half_removed_stream_is_not_found: half_removed_stream_stays_deleted,
+    deletion_of_a_stream_that_cannot_be_read_is_kept: stream_that_cannot_be_read_stays_deleted,
     deletion_in_place_is_atomic: deletion_without_a_rename_is_atomic,
     damaged_journal_is_no_silence: damage_of_the_journal_is_no_silence,
 }

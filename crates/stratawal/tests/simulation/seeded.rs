@@ -152,6 +152,7 @@ is_found_in_a_life! {
     restart_without_a_start_at_rest_is_found: CarriedNotRestarted in start_of_stream_not_looked_up_survives,
     look_up_without_the_start_is_found: StartNotJoined in start_survives_a_crash,
     frame_taken_for_synced_is_found: FrameTakenForSynced in start_survives_a_failed_frame,
+    deletion_of_an_unknown_stream_is_found: UnreadableNotDropped in stream_that_cannot_be_read_stays_deleted,
     needless_record_of_a_deletion_is_found: DropFinishedEarly in half_removed_stream_stays_deleted,
     reader_that_does_not_look_again_is_found: NotLookedAgain in reader_beside_a_cut_sees_a_state,
     reader_that_shows_other_entries_is_found: SubstituteNotCompared in held_entries_are_never_replaced,

@@ -89,6 +89,17 @@ impl LogJournal {
         self.carried.lock().named(name)
     }
 
+    /// The ids of the streams named `name` that the next opening may find in the journal. Reads the
+    /// whole journal.
+    ///
+    /// # Errors
+    /// I/O, or damage of the journal.
+    pub(crate) fn remaining_named(&self, name: &str) -> Result<Vec<StreamId>> {
+        let streams = self.journal.remaining()?.streams;
+        let is_named = |needed: &NeededStream| needed.name.as_deref() == Some(name.as_bytes());
+        Ok(streams.into_iter().filter(|(_, needed)| is_named(needed)).map(|(id, _)| id).collect())
+    }
+
     /// The stream's files durably hold all live entries. If `is_settled`, a record that makes the
     /// carried ones void is about to be put; if not, it was refused.
     pub(crate) fn carried_is_settled(&self, stream: StreamId, is_settled: bool) {
