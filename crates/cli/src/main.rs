@@ -15,6 +15,7 @@ mod human;
 mod json;
 mod lines;
 mod name;
+mod plan;
 mod repair;
 mod salvage;
 mod signals;

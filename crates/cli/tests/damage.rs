@@ -114,7 +114,7 @@ fn damaged(damage: fn(&Files) -> Loss) -> Files {
 fn move_misplaced_away(kind: &str, stream: &Files, seq: u64) {
     let dir = stream.files[0].parent().unwrap();
     let before = tree(dir);
-    let ran = stream.log.run("truncate", ["s", "--before", &seq.to_string()], b"");
+    let ran = stream.log.run("truncate", ["s", "--before", &seq.to_string(), "--yes"], b"");
     assert!(ran.code == 1 && ran.err.contains("in the wrong place"), "{kind}: {}", ran.err);
     assert!(tree(dir) == before, "{kind}: the truncation changed the stream");
     let misplaced = |path: &&PathBuf| ran.err.contains(path.file_name().unwrap().to_str().unwrap());
@@ -124,7 +124,7 @@ fn move_misplaced_away(kind: &str, stream: &Files, seq: u64) {
 
 /// Checks that a truncation ends the damage and loses no entry from `seq` on.
 fn truncation_helps(kind: &str, stream: &Files, seq: u64) {
-    let ran = stream.log.run("truncate", ["s", "--before", &seq.to_string()], b"");
+    let ran = stream.log.run("truncate", ["s", "--before", &seq.to_string(), "--yes"], b"");
     assert_eq!(ran.code, 0, "{kind}: truncate --before {seq}: {}", ran.err);
     let all: Vec<u64> = (seq..stream.next()).collect();
     assert_eq!(stream.log.cat("s"), as_text(&all).into_bytes(), "{kind}");
@@ -170,9 +170,10 @@ fn advice_for_each_kind_of_damage_works() {
         }
         if advice.contains("append those entries to another stream and `delete` this one") {
             // No other remedy helps.
-            for (command, place) in
-                [("append", vec![]), ("truncate", vec!["--before".to_owned(), stream.next().to_string()])]
-            {
+            for (command, place) in [
+                ("append", vec![]),
+                ("truncate", vec!["--before".to_owned(), stream.next().to_string(), "--yes".to_owned()]),
+            ] {
                 let arguments: Vec<String> = ["s".to_owned()].into_iter().chain(place).collect();
                 assert_eq!(stream.log.run(command, arguments, b"x\n").code, 1, "{kind}: {command} works");
             }

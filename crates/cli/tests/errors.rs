@@ -138,7 +138,7 @@ fn damage_below_is_truncated_away() {
     let lines: String = (0..100).map(|i| format!("line {i}\n")).collect();
     log.append("s", lines.as_bytes());
     // Another segment begins at 50.
-    assert_eq!(log.run("truncate", ["s", "--from", "50"], b"").code, 0);
+    assert_eq!(log.run("truncate", ["s", "--from", "50", "--yes"], b"").code, 0);
     log.append("s", b"line 50\nline 51\n");
     let first = log.segments("s").swap_remove(0);
     let mut bytes = std::fs::read(&first).unwrap();
@@ -146,11 +146,11 @@ fn damage_below_is_truncated_away() {
     std::fs::write(&first, bytes).unwrap();
     let before = tree(&log.path().join("streams"));
     for too_low in ["0", "49"] {
-        let ran = log.run("truncate", ["s", "--before", too_low], b"");
+        let ran = log.run("truncate", ["s", "--before", too_low, "--yes"], b"");
         assert_eq!(ran.code, 1, "{}", ran.err);
         assert_eq!(tree(&log.path().join("streams")), before, "nothing has changed");
     }
-    let ran = log.run("truncate", ["s", "--before", "50", "--json"], b"");
+    let ran = log.run("truncate", ["s", "--before", "50", "--yes", "--json"], b"");
     assert_eq!(
         (ran.code, &ran.json()),
         (0, &serde_json::json!({"stream": "s", "first": 50, "next": 52})),
@@ -158,7 +158,7 @@ fn damage_below_is_truncated_away() {
         ran.err
     );
     assert_eq!(log.cat("s"), b"line 50\nline 51\n");
-    let unknown = log.run("truncate", ["other", "--before", "1"], b"");
+    let unknown = log.run("truncate", ["other", "--before", "1", "--yes"], b"");
     assert_eq!(unknown.code, 3, "{}", unknown.err);
 }
 
@@ -320,7 +320,7 @@ fn system_errors_name_path_cause_and_remedy() {
         ("$S cat $L s --json >/dev/full", "standard output", "os error 28", "free some space"),
         ("$S verify $L >/dev/full", "standard output", "os error 28", "free some space"),
         ("$S streams $L >/dev/full", "standard output", "os error 28", "free some space"),
-        ("$S truncate $L s --before 0 --json >/dev/full", "standard output", "os error 28", "free some space"),
+        ("$S truncate $L s --before 0 --yes --json >/dev/full", "standard output", "os error 28", "free some space"),
         ("$S cat $F s", "lines", "is a file", "give the directory, or a new name"),
     ] {
         let (code, err) = shell(&log, script);
@@ -336,10 +336,10 @@ fn lack_of_descriptors_names_path_and_remedy() {
     let log = Log::new();
     // The entries after a truncation are in a second segment.
     log.append("s", b"0\n1\n");
-    assert_eq!(log.run("truncate", ["s", "--from", "1"], b"").code, 0);
+    assert_eq!(log.run("truncate", ["s", "--from", "1", "--yes"], b"").code, 0);
     let mut refused = 0;
     let mut below_root = 0;
-    for command in ["append $L s $F", "cat $L s", "streams $L --json", "verify $L", "truncate $L s --before 1"] {
+    for command in ["append $L s $F", "cat $L s", "streams $L --json", "verify $L", "truncate $L s --before 1 --yes"] {
         // With fewer than four, no process starts.
         for files in 4..16 {
             let (code, err) = shell(&log, &format!("ulimit -n {files}; exec $S {command}"));
@@ -383,8 +383,8 @@ fn all_commands_refuse_a_file_as_log() {
         for (command, arguments) in [
             ("cat", vec![]),
             ("append", vec![]),
-            ("truncate", vec!["--before", "1"]),
-            ("truncate", vec!["--from", "0"]),
+            ("truncate", vec!["--before", "1", "--yes"]),
+            ("truncate", vec!["--from", "0", "--yes"]),
             ("delete", vec!["--yes"]),
         ] {
             let ran = log.run(command, [vec![name, "--json"], arguments].concat(), b"y\n");

@@ -104,7 +104,7 @@ fn commands_add_no_journal_to_a_log() {
     let log = Log::new();
     Options::new().journal(false).open(log.path()).unwrap().close().unwrap();
     log.append("s", b"one\ntwo\n");
-    assert_eq!(log.run("truncate", ["s", "--before", "1"], b"").code, 0);
+    assert_eq!(log.run("truncate", ["s", "--before", "1", "--yes"], b"").code, 0);
     assert!(!inspect::has_journal(log.path()).unwrap());
     assert_eq!(log.cat("s"), b"two\n");
 }

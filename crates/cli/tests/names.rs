@@ -60,7 +60,7 @@ const COMMANDS: [&str; 5] = [
     "append DIR NAME",
     "cat DIR --last 1 NAME",
     "verify DIR NAME",
-    "truncate DIR --before 1 NAME",
+    "truncate DIR --before 1 --yes NAME",
     "delete DIR --yes NAME",
 ];
 

@@ -103,11 +103,11 @@ fn cat_prints_ranges_in_both_directions() {
     assert_eq!(numbers(&["--from", "5", "--to", "8", "--last", "2", "--reverse"]), [7, 6]);
     assert_eq!(numbers(&["--last", "100"]).len(), 20);
     assert_eq!(numbers(&["--from", "30"]), [0; 0]);
-    assert_eq!(log.run("truncate", ["s", "--before", "10"], b"").code, 0);
+    assert_eq!(log.run("truncate", ["s", "--before", "10", "--yes"], b"").code, 0);
     let below = cat(&["--from", "3", "--to", "12"]);
     assert_eq!((below.text(), below.code), ("10\n11\n", 0));
     assert!(below.err.contains("10"), "it says where it starts: {:?}", below.err);
-    assert_eq!(log.run("truncate", ["s", "--from", "10"], b"").code, 0);
+    assert_eq!(log.run("truncate", ["s", "--from", "10", "--yes"], b"").code, 0);
     let empty = cat(&[]);
     assert_eq!((empty.text(), empty.code), ("", 0), "a stream that is empty is no error");
 }

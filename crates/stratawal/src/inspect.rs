@@ -1,5 +1,6 @@
 //! Reading a log from outside, as the command line does.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::vec;
 
 use stratawal_journal::{Error as JournalError, Image};
 use stratawal_storage::{Access, Storage, UnixStorage};
-use stratawal_stream::{Location, LogContext, StreamOptions};
+use stratawal_stream::{Location, LogContext, SegmentId, StreamOptions};
 
 use crate::error::{Error, ErrorKind, Result, io_error};
 use crate::journal::{self, journal_error};
@@ -438,6 +439,10 @@ pub fn reserve_bytes(path: impl AsRef<Path>) -> Result<u64> {
 pub struct SegmentFile {
     /// The name of the file in the directory of its stream.
     pub name: String,
+    /// The seq at which the file begins, from its name: that of its first entry, which
+    /// [`truncate_before`](crate::Stream::truncate_before) may have dropped already. `None` if this
+    /// is not a name of a segment file.
+    pub base_seq: Option<u64>,
     /// Its length in bytes.
     pub bytes: u64,
 }
@@ -462,7 +467,10 @@ pub fn segment_files(path: impl AsRef<Path>, stream: &str) -> Result<Vec<Segment
     let mut files = Vec::new();
     for name in entries.iter().filter_map(|entry| entry.name.to_str()).filter(|name| name.ends_with(".seg")) {
         match storage.open(&dir.join(name), Access::Read).and_then(|file| file.len()) {
-            Ok(bytes) => files.push(SegmentFile { name: name.to_owned(), bytes }),
+            Ok(bytes) => {
+                let base_seq = SegmentId::parse(OsStr::new(name)).map(|id| id.base.0);
+                files.push(SegmentFile { name: name.to_owned(), base_seq, bytes });
+            }
             // The file was removed after it was listed, or is not a plain file, which `verify`
             // reports.
             Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidInput) => {}

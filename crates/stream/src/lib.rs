@@ -105,7 +105,7 @@ pub use read::iter::Iter;
 pub use recovery::{Lost, Salvage, Salvaged, salvage};
 pub use report::{CheckState, JournalReport, OpenReport, StreamCheck, TornTail};
 pub use stats::{DiskUsage, JournalStats, StreamStats, SyncTimes};
-pub use stratawal_segment::MapPromise;
+pub use stratawal_segment::{MapPromise, SegmentId};
 pub use tickets::{LogTickets, Ticket};
 pub use verify::verify;
 pub use write::reserve::RESERVE_LEN;
