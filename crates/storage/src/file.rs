@@ -201,7 +201,8 @@ pub trait File: Send + Sync + fmt::Debug {
     /// another process, and for no reason. A store alone wakes no thread.
     ///
     /// # Errors
-    /// `Unsupported` if the system or the storage has no such waits; otherwise, any
+    /// `Unsupported` if the system or the storage has no such waits, or if the file system has no
+    /// [maps for stores](Self::map_for_stores), as those of a network; otherwise, any
     /// operating-system error.
     fn wait_while(&self, offset: u64, expected: u32, timeout: Duration) -> io::Result<()> {
         let _ = (offset, expected, timeout);

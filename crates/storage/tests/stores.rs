@@ -125,6 +125,32 @@ fn durable_write_is_seen_like_any_other() {
     read_only.write_durable_at(b"x", 0).expect_err("it is read-only");
 }
 
+/// On other file systems the process that wakes may be on another machine.
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+#[test]
+fn waits_work_where_maps_for_stores_do() {
+    let kinds = [std::env::temp_dir(), "/dev/shm".into(), "/proc/version".into(), "/sys/kernel/uevent_seqnum".into()];
+    let mut refused = 0;
+    for path in kinds {
+        let dir = path.is_dir().then(|| tempfile::tempdir_in(&path).unwrap());
+        let file = match &dir {
+            Some(dir) => new_file(&dir.path().join("f")),
+            None => match UnixStorage::new().open(&path, Access::Read) {
+                Ok(file) => file,
+                Err(_) => continue,
+            },
+        };
+        let waited = file.wait_while(0, 0, Duration::from_millis(1));
+        if dir.is_some() && map(&*file).is_some() {
+            waited.unwrap();
+        } else {
+            assert_eq!(waited.unwrap_err().kind(), io::ErrorKind::Unsupported, "{}", path.display());
+            refused += 1;
+        }
+    }
+    assert!(refused > 0, "the files of the system are on other file systems");
+}
+
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 #[test]
 fn wait_ends_with_a_wake_a_change_or_its_limit() {

@@ -49,7 +49,8 @@ use crate::stream::Stream;
 /// This looks at the stream again, as [`Stream::reopen`] does, whenever the writer wakes it: after
 /// each sync, truncation and deletion. Entries that are only flushed are seen within 50 ms. If the
 /// writer wakes no reader ([`journal_mapped(false)`](crate::Options::journal_mapped), a file system
-/// without shared mappings, or a system other than Linux), this looks every 2 ms. A
+/// without shared mappings such as one of a network, or a system other than Linux), this looks
+/// every [`poll_interval`](crate::Options::poll_interval), by default 10 ms. A
 /// [`stop`](FollowStopper::stop) or a [close](crate::Wal::close) ends it within 50 ms, with or
 /// without entries that were not returned. The stream holds one open file, its newest segment, once
 /// it has one. A writer in another process may be closed, killed and started again; this continues.

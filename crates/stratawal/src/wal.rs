@@ -691,7 +691,10 @@ fn context(root: &Root, options: &Options, read_only: bool) -> LogContext {
         .tails(options.tail_bytes)
         .emergency_reserve_at(RESERVE);
     let context = if read_only {
-        context.journal_reader(root.journal_reader()).notify_reader(NotifyReader::new(NOTIFY))
+        context
+            .journal_reader(root.journal_reader())
+            .notify_reader(NotifyReader::new(NOTIFY))
+            .poll_interval(options.poll_interval)
     } else {
         context
     };

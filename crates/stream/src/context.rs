@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use stratawal_frame::WalId;
 use stratawal_index::{Cache, CacheLimits};
@@ -52,6 +53,8 @@ pub struct LogContext {
     notifier: Option<Arc<Notifier>>,
     /// `None` unless streams are only read.
     notify_reader: Option<NotifyReader>,
+    /// The longest time between two looks of a follower that the writer does not wake.
+    pub(crate) poll_interval: Duration,
     /// The log is closed for the followers of a log that is opened for reading.
     followers_end: AtomicBool,
     /// The tasks that follow streams which are only read.
@@ -90,6 +93,9 @@ pub struct CacheStats {
     pub bytes: usize,
 }
 
+/// The default of [`LogContext::poll_interval`].
+pub const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
 impl LogContext {
     /// Creates the context of a log with the id 0. Its cache holds at most 8 MiB of indexes and 128
     /// open files.
@@ -108,6 +114,7 @@ impl LogContext {
             journal_reader: None,
             notifier: None,
             notify_reader: None,
+            poll_interval: POLL_INTERVAL,
             followers_end: AtomicBool::new(false),
             reader_tasks: ReaderTasks::default(),
             dir_syncs: Mutex::new(Vec::new()),
@@ -214,6 +221,14 @@ impl LogContext {
     #[must_use]
     pub fn notify_reader(mut self, reader: NotifyReader) -> Self {
         self.notify_reader = Some(reader).filter(|_| self.read_only);
+        self
+    }
+
+    /// Sets how often a follower of a stream that is only read looks at it where the writer cannot
+    /// wake it. Default: [`POLL_INTERVAL`].
+    #[must_use]
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.poll_interval = interval;
         self
     }
 

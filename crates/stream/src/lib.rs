@@ -90,7 +90,7 @@ mod write;
 pub use fail_points::FailPoint;
 
 pub use batch::{Batch, Entry, Run, RunEntry};
-pub use context::{CacheStats, LogContext};
+pub use context::{CacheStats, LogContext, POLL_INTERVAL};
 pub use deletion::{DeleteError, Found, delete, finish_deletion, remove_leftover_dir, stream_id};
 pub use error::{DamageKind, Error, ErrorKind, Result};
 pub use follow::{Follow, FollowEvent, FollowGroup, FollowStopper};

@@ -193,6 +193,10 @@ impl File for UnixFile {
 
     #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
     fn wait_while(&self, offset: u64, expected: u32, timeout: std::time::Duration) -> io::Result<()> {
+        // Elsewhere the processes that change the file may be on another machine.
+        if !overwrites_in_place(&self.0)? {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         crate::map::stores::wait_while(&self.0, offset, expected, timeout)
     }
 

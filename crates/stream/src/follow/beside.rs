@@ -7,6 +7,7 @@
 use std::io;
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use stratawal_sync::Mutex;
 
@@ -15,7 +16,7 @@ use super::{LOOK_PAUSE, WAIT_MAX};
 use crate::context::LogContext;
 use crate::notify::NotifyReader;
 
-/// The thread ends after so many waits without a task.
+/// The thread ends after so many waits, each of [`WAIT_MAX`] or less, without a task.
 const IDLE_ROUNDS: u32 = 20;
 
 /// The tasks of a log that is opened for reading.
@@ -30,7 +31,7 @@ struct State {
 
 impl ReaderTasks {
     /// Has `signal` woken when the writer has changed a stream, and at the latest after
-    /// [`WAIT_MAX`].
+    /// [`WAIT_MAX`]. If the writer wakes no readers, the log's `poll_interval` applies instead.
     ///
     /// # Errors
     /// If the thread cannot be started.
@@ -51,6 +52,20 @@ impl ReaderTasks {
     }
 }
 
+/// Waits between two looks if the writer wakes no readers. Ends early, within [`WAIT_MAX`], if no
+/// task waits or the log is closed.
+fn pause(context: &LogContext) {
+    let until = Instant::now() + context.poll_interval;
+    loop {
+        let is_closed = context.have_followers_ended();
+        let left = until.saturating_duration_since(Instant::now());
+        thread::sleep(left.min(if is_closed { LOOK_PAUSE } else { WAIT_MAX }));
+        if is_closed || left <= WAIT_MAX || context.reader_tasks.0.lock().waiting.is_empty() {
+            return;
+        }
+    }
+}
+
 fn wake_tasks(context: &LogContext) {
     let mut idle = 0;
     let wait = |reader: &NotifyReader| {
@@ -59,7 +74,7 @@ fn wake_tasks(context: &LogContext) {
     };
     loop {
         if !context.notified_by().is_some_and(wait) {
-            thread::sleep(LOOK_PAUSE);
+            pause(context);
         }
         let mut state = context.reader_tasks.0.lock();
         let waiting = std::mem::take(&mut state.waiting);

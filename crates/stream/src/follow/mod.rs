@@ -42,12 +42,14 @@ use crate::read::iter::Iter;
 /// The minimum time between two wake-ups of a follower.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// The longest time between two looks of a follower of a stream that is opened for reading, if the
-/// writer does not wake it, or if an entry has come a moment ago.
+/// The longest time between two looks of a follower of a stream that is opened for reading, if an
+/// entry has come a moment ago.
 const LOOK_PAUSE: Duration = Duration::from_millis(2);
 
 /// The longest time between two looks otherwise. The file on which it waits may have been
-/// replaced, and the writer does not wake it for entries that are only flushed.
+/// replaced, and the writer does not wake it for entries that are only flushed. If the writer does
+/// not wake it, the log's [`poll_interval`](LogContext::poll_interval) applies instead; it then
+/// sees after this time that the log was closed.
 const WAIT_MAX: Duration = Duration::from_millis(50);
 
 /// After so many looks without an event, such a follower looks less often.
@@ -498,13 +500,16 @@ impl Follow {
         if context.have_followers_ended() {
             return Err(self.end_with(ErrorKind::Closed));
         }
-        let left = deadline.map_or(WAIT_MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
         if self.idle_looks > 0 {
+            let left = deadline.map_or(WAIT_MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
             let max = if self.idle_looks > QUICK_LOOKS { WAIT_MAX } else { LOOK_PAUSE };
             let point = self.wait_point.take().zip(context.notified_by());
             if !point.is_some_and(|(point, reader)| reader.wait(point, left.min(max))) {
                 self.signal.reset();
-                self.signal.sleep(Some(Instant::now() + left.min(LOOK_PAUSE)));
+                self.pause_between_looks(deadline);
+                if self.inner.shared.context.have_followers_ended() {
+                    return Err(self.end_with(ErrorKind::Closed));
+                }
             }
         }
         self.idle_looks = self.idle_looks.saturating_add(1);
@@ -514,6 +519,19 @@ impl Follow {
         self.refresh()?;
         let is_over = deadline.is_some_and(|deadline| deadline <= Instant::now());
         Ok(if is_over { Sleep::TimedOut } else { Sleep::Woken })
+    }
+
+    /// Waits between two looks of a follower that the writer does not wake, at the latest until
+    /// `deadline`. A stop or a close of the log ends the wait early.
+    fn pause_between_looks(&self, deadline: Option<Instant>) {
+        let context = &self.inner.shared.context;
+        let is_idle = self.idle_looks > QUICK_LOOKS;
+        let pause = if is_idle { context.poll_interval } else { context.poll_interval.min(LOOK_PAUSE) };
+        let look_at = Instant::now() + pause;
+        let until = deadline.map_or(look_at, |deadline| deadline.min(look_at));
+        while Instant::now() < until && !self.signal.is_stopped() && !context.have_followers_ended() {
+            self.signal.sleep(Some(until.min(Instant::now() + WAIT_MAX)));
+        }
     }
 
     /// Looks at the files of a stream that is opened for reading. A look that fails because the
