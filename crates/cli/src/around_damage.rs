@@ -5,16 +5,16 @@ use std::ops::Range;
 
 use stratawal::inspect::{Lost, Salvaged};
 
-use crate::cat::print_entry;
+use crate::cat::Printer;
 use crate::failure::{DAMAGE, DONE};
-use crate::{bounds, json, name};
+use crate::{bounds, json, name, terminal};
 
 /// Prints entries to `W`, and lost ranges either as notes on standard error or as JSON among the
 /// entries.
 pub(crate) struct AroundDamage<W: Write> {
     out: BufWriter<W>,
     seqs: Range<u64>,
-    json: bool,
+    printer: Printer,
     damage: bool,
     /// The range of entries already printed that may have been dropped, until the note about them
     /// is printed.
@@ -23,8 +23,8 @@ pub(crate) struct AroundDamage<W: Write> {
 
 impl<W: Write> AroundDamage<W> {
     /// Creates a printer of the entries in `seqs` and the lost ranges that overlap them.
-    pub(crate) fn new(out: W, seqs: Range<u64>, json: bool) -> Self {
-        Self { out: BufWriter::with_capacity(256 << 10, out), seqs, json, damage: false, uncertain: None }
+    pub(crate) fn new(out: W, seqs: Range<u64>, printer: Printer) -> Self {
+        Self { out: BufWriter::with_capacity(256 << 10, out), seqs, printer, damage: false, uncertain: None }
     }
 
     /// Prints an item if it is in the range. Returns whether a later item can still be in the
@@ -34,14 +34,13 @@ impl<W: Write> AroundDamage<W> {
             Salvaged::Entry(entry) => {
                 self.note_uncertain()?;
                 if self.seqs.contains(&entry.seq()) {
-                    print_entry(&mut self.out, entry, self.json, "")?;
+                    self.printer.print(&mut self.out, entry, "")?;
                 }
                 Ok(entry.seq() < self.seqs.end)
             }
             Salvaged::Uncertain(entry) => {
                 let seq = entry.seq();
-                if self.seqs.contains(&seq) {
-                    print_entry(&mut self.out, entry, self.json, r#","uncertain":true"#)?;
+                if self.seqs.contains(&seq) && self.printer.print(&mut self.out, entry, r#","uncertain":true"#)? {
                     let first = self.uncertain.map_or(seq, |(first, _)| first);
                     self.uncertain = Some((first, seq));
                     self.damage = true;
@@ -76,7 +75,7 @@ impl<W: Write> AroundDamage<W> {
             return Ok(());
         }
         self.damage = true;
-        if self.json {
+        if self.printer.is_json() {
             let segment = json::text_or_null(lost.error.segment());
             let last = json::number_or_null(last);
             return writeln!(self.out, r#"{{"lost_first":{first},"lost_last":{last},"segment":{segment}}}"#);
@@ -96,7 +95,7 @@ impl<W: Write> AroundDamage<W> {
 
     fn note_uncertain(&mut self) -> io::Result<()> {
         match self.uncertain.take() {
-            Some((first, last)) if !self.json => self.note(&format!(
+            Some((first, last)) if !self.printer.is_json() => self.note(&format!(
                 "{} may have been dropped by `truncate --from`: the file that would show it is missing",
                 bounds::entries(first, last + 1)
             )),
@@ -107,7 +106,7 @@ impl<W: Write> AroundDamage<W> {
     /// Prints a note on standard error, after flushing the entries before it.
     fn note(&mut self, text: &str) -> io::Result<()> {
         self.out.flush()?;
-        let _ = io::stderr().write_all(format!("stratawal: note: {}\n", text.replace('\n', " ")).as_bytes());
+        terminal::note(text);
         Ok(())
     }
 }

@@ -1,22 +1,34 @@
-//! `stratawal cat`: prints entries as lines.
+//! `stratawal cat`: prints the entries of a stream.
 
 use std::io::{self, BufWriter, Write};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
-use stratawal::Entry;
 use stratawal::inspect::{self, Readable};
+use stratawal::{Entry, Stream};
 
 use crate::around_damage::AroundDamage;
-use crate::failure::{DONE, Failure, output};
+use crate::failure::{DONE, Failure, counted, output};
+use crate::follow::Following;
+use crate::form::{Form, FormOptions};
 use crate::name::Escaped;
-use crate::{Common, json, signals};
+use crate::selection::{self, Selection};
+use crate::{Common, bounds, form, human, signals, terminal};
 
-/// The part of the help text about JSON.
-pub(crate) const JSON: &str = r#"With --json, a line for each entry: {"seq":0,"time":"2025-01-01T00:00:00.000000Z","text":"…"}
+const JSON: &str = r#"With --json, a line for each entry: {"seq":0,"time":"2025-01-01T00:00:00.000000Z","text":"…"}
 ("base64" instead of "text" if it is not UTF-8). A time after the year 9999, which this form cannot represent, is
 "time":null,"unix_micros":253402300800000000, in microseconds since 1970.
 With --skip-damage, also a line for each lost range: {"lost_first":0,"lost_last":9,"segment":"…"} (`lost_last` is
 null if the number of lost entries is not known, and `segment` if no file is concerned). An entry that may have been
-dropped by `truncate --from`, because the file that would show it is missing, has "uncertain":true."#;
+dropped by `truncate --from`, because the file that would show it is missing, has "uncertain":true.
+With --follow, the lines are those of `follow`."#;
+
+/// Returns the part of the help text about the output.
+pub(crate) fn help() -> String {
+    format!("{}\n\n{}\n\n{JSON}", form::FORMAT, selection::TIMES)
+}
 
 /// The arguments of `cat`.
 #[derive(Debug, clap::Args)]
@@ -27,15 +39,11 @@ pub(crate) struct Cat {
     escaped: Escaped,
     /// The stream.
     stream: String,
-    /// Begin with this entry.
-    #[arg(long, value_name = "SEQ")]
-    from: Option<u64>,
     /// End before this entry.
-    #[arg(long, value_name = "SEQ")]
+    #[arg(long, value_name = "SEQ", allow_hyphen_values = true, value_parser = selection::parse_seq)]
     to: Option<u64>,
-    /// Print only the last N of those.
-    #[arg(long, value_name = "N")]
-    last: Option<u64>,
+    #[command(flatten)]
+    selection: Selection,
     /// Print them in reverse, the last one first.
     #[arg(long)]
     reverse: bool,
@@ -43,44 +51,85 @@ pub(crate) struct Cat {
     /// standard error, and the exit code is then 1. Reads the stream from its beginning.
     #[arg(long, conflicts_with_all = ["last", "reverse"])]
     skip_damage: bool,
-    /// Print each entry as JSON, with its seq and time.
-    #[arg(long)]
-    json: bool,
+    /// Then wait for new entries and print them, like `follow`.
+    #[arg(long, short = 'f', conflicts_with_all = ["to", "reverse", "skip_damage"])]
+    follow: bool,
+    #[command(flatten)]
+    form: FormOptions,
+}
+
+/// Prints the selected entries of a stream, and counts them.
+#[derive(Clone, Debug)]
+pub(crate) struct Printer {
+    stream: String,
+    form: Form,
+    selection: Selection,
+    printed: Arc<AtomicU64>,
+}
+
+impl Printer {
+    pub(crate) const fn is_json(&self) -> bool {
+        self.form.is_json()
+    }
+
+    /// Prints an entry if it is selected, and returns whether it is. `more` is appended to the
+    /// fields of its JSON; each field begins with a comma.
+    pub(crate) fn print(&self, out: &mut impl Write, entry: &Entry, more: &str) -> io::Result<bool> {
+        if !self.selection.has(entry) {
+            return Ok(false);
+        }
+        self.form.print(out, &self.stream, entry, more)?;
+        self.printed.fetch_add(1, Ordering::Relaxed);
+        Ok(true)
+    }
 }
 
 impl Cat {
     pub(crate) fn run(&self) -> Result<u8, Failure> {
-        signals::exit_on_interrupt()?;
         let name = self.escaped.name(&self.stream)?;
-        if self.skip_damage {
-            return self.print_around_damage(&name);
+        if self.follow {
+            let common = self.common.clone();
+            return Following::of_streams(common, vec![name], self.selection.clone(), &self.form).run();
         }
-        let Readable { stream, damage, .. } = self.common.result(inspect::readable(&self.common.dir, &name))?;
+        let printed = Arc::<AtomicU64>::default();
+        note_on_interrupt(&printed, self.form.is_json())?;
+        let printer = Printer { stream: name, form: self.form.of_one(), selection: self.selection.clone(), printed };
+        if self.skip_damage { self.print_around_damage(printer) } else { self.print(&printer) }
+    }
+
+    fn print(&self, printer: &Printer) -> Result<u8, Failure> {
+        let dir = &self.common.dir;
+        let Readable { stream, damage, .. } = self.common.result(inspect::readable(dir, &printer.stream))?;
         if !stream.exists() && damage.is_none() {
-            return Err(Failure::unknown_stream(&self.common.dir, &name));
+            return Err(Failure::unknown_stream(dir, &printer.stream));
         }
-        let first = stream.first_seq();
+        note_later_begin(&self.selection, &stream);
         let next = stream.next_seq();
-        if let Some(from) = self.from
-            && from < first
-        {
-            let note = format!("stratawal: note: the stream begins at {first}, not at {from}; beginning there\n");
-            let _ = io::stderr().write_all(note.as_bytes());
+        let end = self.common.result(self.selection.end(&stream, self.to))?;
+        let begin = self.common.result(self.selection.begin(&stream))?;
+        if begin >= end && damage.is_none() {
+            self.note_nothing(&stream);
         }
-        let end = self.to.unwrap_or(next).min(next);
-        let begin = self.from.unwrap_or(first).max(first);
-        let begin = self.last.map_or(begin, |n| begin.max(end.saturating_sub(n)));
-        let entries = stream.iter(begin..end.max(begin));
-        let code = if self.reverse { self.print(entries.rev()) } else { self.print(entries) }?;
+        let begin = self.common.result(self.selection.begin_of_last(&stream, begin, end))?;
+        let code = self.print_range(printer, &stream, begin..end.max(begin))?;
+        // The damage is an error unless the range ends before it.
+        let is_before_damage = self.to.is_some_and(|to| to <= next) || self.selection.until.is_some() && end < next;
         match damage {
-            // The entries before it have already been printed. The damage is an error unless the
-            // range ends before it.
-            Some(damage) if self.to.is_none_or(|to| to > next) => self.common.result(Err(damage)),
+            Some(damage) if !is_before_damage => self.common.result(Err(damage)),
             _ => Ok(code),
         }
     }
 
-    fn print(&self, entries: impl Iterator<Item = stratawal::Result<Entry>>) -> Result<u8, Failure> {
+    fn print_range(&self, printer: &Printer, stream: &Stream, seqs: Range<u64>) -> Result<u8, Failure> {
+        let entries = stream.iter(seqs);
+        if self.reverse { self.print_all(printer, entries.rev()) } else { self.print_all(printer, entries) }
+    }
+
+    fn print_all(
+        &self,
+        printer: &Printer,
+        entries: impl Iterator<Item = stratawal::Result<Entry>>,
+    ) -> Result<u8, Failure> {
         let mut out = BufWriter::with_capacity(256 << 10, io::stdout().lock());
         for entry in entries {
             let entry = match entry {
@@ -91,7 +140,7 @@ impl Cat {
                     return self.common.result(Err(error));
                 }
             };
-            if let Err(e) = print_entry(&mut out, &entry, self.json, "") {
+            if let Err(e) = printer.print(&mut out, &entry, "") {
                 return output(e).map(|()| DONE);
             }
         }
@@ -99,11 +148,11 @@ impl Cat {
         Ok(DONE)
     }
 
-    fn print_around_damage(&self, name: &str) -> Result<u8, Failure> {
-        let from = self.from.unwrap_or(0);
+    fn print_around_damage(&self, printer: Printer) -> Result<u8, Failure> {
+        let from = self.selection.from.unwrap_or(0);
         let to = self.to.unwrap_or(u64::MAX);
-        let items = self.common.result(inspect::salvage(&self.common.dir, name))?;
-        let mut printer = AroundDamage::new(io::stdout().lock(), from..to, self.json);
+        let items = self.common.result(inspect::salvage(&self.common.dir, &printer.stream))?;
+        let mut printer = AroundDamage::new(io::stdout().lock(), from..to, printer);
         for item in items {
             let item = match item {
                 Ok(item) => item,
@@ -121,17 +170,47 @@ impl Cat {
         printer.end().or_else(output)?;
         Ok(printer.code())
     }
+
+    /// Prints a note on why nothing is printed, if the user asked for a range.
+    fn note_nothing(&self, stream: &Stream) {
+        if !self.selection.has_bounds() && self.to.is_none() {
+            return;
+        }
+        let has = bounds::entries(stream.first_seq(), stream.next_seq());
+        // Only for the note, so an error is left to a command that reads the entry.
+        let times = match (stream.iter(..).next(), stream.last()) {
+            (Some(Ok(first)), Ok(Some(last))) => times(&first, &last),
+            _ => String::new(),
+        };
+        terminal::note(&format!("nothing is in that range; the stream has {has}{times}"));
+    }
 }
 
-/// Prints an entry as a line. `more` is appended to the fields of its JSON; each field begins with
-/// a comma.
-pub(crate) fn print_entry(out: &mut impl Write, entry: &Entry, as_json: bool, more: &str) -> io::Result<()> {
-    if as_json {
-        write!(out, r#"{{"seq":{},{},"#, entry.seq(), json::time(entry.timestamp()))?;
-        json::write_data(out, entry.data())?;
-        writeln!(out, "{more}}}")
-    } else {
-        out.write_all(entry.data())?;
-        out.write_all(b"\n")
+/// Returns the times of the entries of a stream in words.
+fn times(first: &Entry, last: &Entry) -> String {
+    let age = human::age(last.timestamp(), SystemTime::now());
+    format!(", of {} to {} (the last is {age})", human::time(first.timestamp()), human::time(last.timestamp()))
+}
+
+/// Prints a note if the entries that were asked for begin before the stream does.
+pub(crate) fn note_later_begin(selection: &Selection, stream: &Stream) {
+    let first = stream.first_seq();
+    if let Some(from) = selection.from
+        && from < first
+    {
+        terminal::note(&format!("the stream begins at {first}, not at {from}; beginning there"));
     }
+}
+
+/// Has the number of printed entries noted if the command is interrupted. Errors are JSON with
+/// `json`, and then there is no note.
+fn note_on_interrupt(printed: &Arc<AtomicU64>, json: bool) -> Result<(), Failure> {
+    let printed = Arc::clone(printed);
+    signals::on_interrupt(json, move || {
+        if !json {
+            let printed = counted(printed.load(Ordering::Relaxed), "entry", "entries");
+            signals::print_in_time(move || terminal::note(&format!("interrupted after {printed}")));
+        }
+        Ok(())
+    })
 }

@@ -87,7 +87,6 @@ impl Failure {
         self.code
     }
 
-    #[cfg(test)]
     pub(crate) fn message(&self) -> &str {
         &self.message
     }

@@ -120,6 +120,11 @@ pub(crate) fn time(time: SystemTime) -> String {
     }
 }
 
+/// Returns a time in microseconds since 1970.
+pub(crate) fn micros(time: SystemTime) -> u128 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros()
+}
+
 /// Parses a time: `2025-01-31`, `2025-01-31 12:00`, `2025-01-31T12:00:00.5Z`,
 /// `2025-01-31T12:00:00+02:00`, or `@` and the seconds since 1970. Without an offset it is in UTC.
 ///

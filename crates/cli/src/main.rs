@@ -11,13 +11,18 @@ mod around_damage;
 mod bounds;
 mod cat;
 mod failure;
+mod follow;
+mod follow_output;
+mod form;
 mod human;
 mod json;
 mod lines;
 mod name;
+mod near;
 mod plan;
 mod repair;
 mod salvage;
+mod selection;
 mod signals;
 mod streams;
 mod terminal;
@@ -57,8 +62,11 @@ enum Command {
     #[command(after_help = about(append::JSON))]
     Append(append::Append),
     /// Print the entries of a stream, each followed by a newline.
-    #[command(after_help = about(cat::JSON))]
+    #[command(after_help = about(&cat::help()))]
     Cat(cat::Cat),
+    /// Print the entries of streams, and then new ones as they are appended, until interrupted.
+    #[command(after_help = about(&follow::help()))]
+    Follow(follow::Follow),
     /// List the streams of a log.
     #[command(after_help = about(streams::JSON))]
     Streams(streams::Streams),
@@ -123,6 +131,7 @@ fn run(command: Command) -> Result<u8, Failure> {
     match command {
         Command::Append(append) => append.run(),
         Command::Cat(cat) => cat.run(),
+        Command::Follow(follow) => follow.run(),
         Command::Streams(streams) => streams.run(),
         Command::Verify(verify) => verify.run(),
         Command::Truncate(truncate) => truncate.run(),

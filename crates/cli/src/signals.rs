@@ -43,7 +43,7 @@ pub(crate) fn on_interrupt(
                 Some(finish) => {
                     thread::spawn(move || {
                         if let Err(failure) = finish() {
-                            print_in_time(failure, json);
+                            print_in_time(move || failure.print(json));
                         }
                         exit();
                     });
@@ -56,10 +56,11 @@ pub(crate) fn on_interrupt(
     Ok(())
 }
 
-fn print_in_time(failure: Failure, json: bool) {
+/// Calls `print`, which prints to standard error, and waits for it, but not for long.
+pub(crate) fn print_in_time(print: impl FnOnce() + Send + 'static) {
     let (printed, wait) = mpsc::channel();
     thread::spawn(move || {
-        failure.print(json);
+        print();
         let _ = printed.send(());
     });
     // If this takes too long, the process ends anyway.

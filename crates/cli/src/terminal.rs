@@ -4,10 +4,14 @@
 #![allow(dead_code, reason = "every command may use some of it")]
 
 use std::env;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use console::{Style, Term};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 /// The width of lines for an output that is not a terminal, in columns.
 const WIDTH: usize = 80;
@@ -67,8 +71,27 @@ impl Output {
     /// Returns whether colours may be printed: only to a terminal that is not `dumb`, and not if
     /// the environment has a `NO_COLOR` that is not empty.
     pub(crate) fn has_colours(self) -> bool {
-        let is_forbidden = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        self.is_terminal() && !is_forbidden && !console::is_dumb()
+        static OUT: OnceLock<bool> = OnceLock::new();
+        static ERR: OnceLock<bool> = OnceLock::new();
+        let known = if self == Self::Out { &OUT } else { &ERR };
+        *known.get_or_init(|| {
+            let is_forbidden = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            self.is_terminal() && !is_forbidden && !console::is_dumb()
+        })
+    }
+
+    /// Returns whether the reader of this output is gone, so that nothing more can be written.
+    pub(crate) fn is_closed(self) -> bool {
+        let out = io::stdout();
+        let err = io::stderr();
+        let fd = match self {
+            Self::Out => out.as_fd(),
+            Self::Err => err.as_fd(),
+        };
+        let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
+        // If this fails, the next write finds it out.
+        let found = rustix::event::poll(&mut polled, Some(&Timespec::default()));
+        found.is_ok() && polled[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
     }
 
     /// Returns `text` in the colour of its tone, or as it is if this has no colours.
@@ -91,6 +114,13 @@ impl Output {
 /// Returns the columns that `text`, which has no colours, takes on a terminal.
 pub(crate) fn columns(text: &str) -> usize {
     console::measure_text_width(text)
+}
+
+/// Prints a note as one line on standard error. If that fails, nowhere else remains to print it.
+pub(crate) fn note(text: &str) {
+    let start = Output::Err.paint(Tone::Warning, "stratawal: note:");
+    // One write, because other processes may write there too.
+    let _ = io::stderr().write_all(format!("{start} {}\n", text.replace('\n', " ")).as_bytes());
 }
 
 /// A line of progress on standard error. It appears only on a terminal, is drawn a few times a

@@ -2,27 +2,17 @@
 
 mod common;
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use common::Log;
+use common::{Log, copy};
 use serde_json::Value;
 use stratawal::Options;
-use stratawal_testkit::{Disk, SimStorage};
+use stratawal_testkit::SimStorage;
 
 /// 10000-01-01T00:00:00Z, in microseconds since 1970.
 const YEAR_10000: u64 = 253_402_300_800_000_000;
-
-/// Copies the log from a simulated disk to the real one.
-fn copy(disk: &Disk, log: &str, to: &Path) {
-    for (path, _) in disk.files() {
-        let target = to.join(Path::new(&path).strip_prefix(log).unwrap());
-        fs::create_dir_all(target.parent().unwrap()).unwrap();
-        fs::write(target, disk.bytes(Path::new(&path)).unwrap()).unwrap();
-    }
-}
 
 #[test]
 fn time_after_the_year_9999_is_a_number() {

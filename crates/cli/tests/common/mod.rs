@@ -9,6 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use stratawal_testkit::Disk;
 use tempfile::TempDir;
 
 /// The result of one run of the command.
@@ -125,4 +126,13 @@ pub(crate) fn tree(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         }
     }
     found
+}
+
+/// Copies a log from a simulated disk to the real one.
+pub(crate) fn copy(disk: &Disk, log: &str, to: &Path) {
+    for (path, _) in disk.files() {
+        let target = to.join(Path::new(&path).strip_prefix(log).unwrap());
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        std::fs::write(target, disk.bytes(Path::new(&path)).unwrap()).unwrap();
+    }
 }
