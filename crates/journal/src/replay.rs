@@ -225,6 +225,12 @@ impl Image {
         self.files.len()
     }
 
+    /// The length in bytes of the files that are needed.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes.len() as u64).sum()
+    }
+
     /// Whether the journal was closed: its last record is a CLOSE.
     #[must_use]
     pub fn is_closed(&self) -> bool {

@@ -2,15 +2,16 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
-use std::vec;
 
 use stratawal_journal::{Error as JournalError, Image};
 use stratawal_storage::{Access, Storage, UnixStorage};
 use stratawal_stream::{Location, LogContext, SegmentId, StreamOptions};
 
 use crate::error::{Error, ErrorKind, Result, io_error};
+use crate::inspect::verify::LogToVerify;
 use crate::journal::{self, journal_error};
 use crate::name;
 use crate::options::Options;
@@ -18,7 +19,10 @@ use crate::root::{JOURNAL, RESERVE, Root};
 use crate::stream::Stream;
 use crate::wal::{stream_dir, unknown_stream};
 
+mod verify;
+
 pub use stratawal_stream::{CheckState, Lost, Salvage, Salvaged, StreamCheck};
+pub use verify::{VerifyOptions, verify_with};
 
 /// Returns the name of the directory of the stream `name`, which is an escaped form of the name:
 /// `a`-`z`, `0`-`9`, `-`, `_` and an inner `.` are kept, and every other byte is escaped as `%xx`.
@@ -67,26 +71,9 @@ pub fn verify(path: impl AsRef<Path>, stream: Option<&str>) -> Result<Verify> {
 }
 
 fn verify_on(storage: &dyn Storage, path: &Path, stream: Option<&str>) -> Result<Verify> {
-    let root = Root::open_read_only(storage, path)?;
-    let context = reader_context(&root);
-    let mut names = match context.reader_of_journal() {
-        Some(journal) => root.stream_names_with(journal)?,
-        None => root.stream_names()?,
-    };
-    if let Some(wanted) = stream {
-        stream_dir(wanted)?;
-        names.retain(|name| name == wanted);
-        if names.is_empty() {
-            return Err(unknown_stream(path, wanted));
-        }
-    }
-    Ok(Verify {
-        log: path.to_owned(),
-        streams: root.streams(),
-        context: Arc::new(context),
-        names: names.into_iter(),
-        is_of_one: stream.is_some(),
-    })
+    let log = LogToVerify::open(storage, path, stream)?;
+    let names = 0..log.names.len();
+    Ok(Verify { log, names })
 }
 
 /// The context of a log that is only read, also its commit journal.
@@ -98,17 +85,14 @@ fn reader_context(root: &Root) -> LogContext {
 /// An iterator that verifies the streams of a log one by one. Created by [`verify`].
 #[must_use = "nothing is read until the iterator is advanced"]
 pub struct Verify {
-    log: PathBuf,
-    /// The directory of the streams, relative to the log.
-    streams: &'static Path,
-    context: Arc<LogContext>,
-    names: vec::IntoIter<String>,
-    is_of_one: bool,
+    log: LogToVerify,
+    /// The streams that are still to be verified, by their index.
+    names: Range<usize>,
 }
 
 impl fmt::Debug for Verify {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verify").field("log", &self.log).finish_non_exhaustive()
+        f.debug_struct("Verify").field("log", &self.log.path).finish_non_exhaustive()
     }
 }
 
@@ -116,27 +100,11 @@ impl Iterator for Verify {
     type Item = Result<StreamCheck>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let name = self.names.next()?;
-            match self.check(&name) {
-                Ok(Some(check)) => return Some(Ok(check)),
-                // The stream was deleted after the streams were listed.
-                Ok(None) if self.is_of_one => return Some(Err(unknown_stream(&self.log, &name))),
-                Ok(None) => {}
-                Err(error) => return Some(Err(error)),
-            }
-        }
+        self.names.by_ref().find_map(|i| self.log.check(i, None).transpose())
     }
 }
 
 impl std::iter::FusedIterator for Verify {}
-
-impl Verify {
-    fn check(&self, name: &str) -> Result<Option<StreamCheck>> {
-        let location = Location::new(self.streams, stream_dir(name)?).named(name);
-        stratawal_stream::verify(&self.context, &location, &StreamOptions::new())
-    }
-}
 
 /// The result of [`verify_journal`].
 #[derive(Clone, Debug)]
@@ -146,6 +114,8 @@ pub struct JournalCheck {
     pub records: u64,
     /// The number of streams that may need some of them. 0 if the log was closed.
     pub streams: u64,
+    /// The length in bytes of the files that were read. 0 if they could not be read as a whole.
+    pub bytes: u64,
     /// The damage, if records that were durable are missing or not valid. Its text names the file
     /// and the offset. Or an error of the kind [`Copied`](crate::ErrorKind::Copied), if the log is
     /// a copy that was made before it was closed.
@@ -173,7 +143,8 @@ pub fn verify_journal(path: impl AsRef<Path>) -> Result<Option<JournalCheck>> {
         let copied = image.copied().map(|error| journal::copied(&root, &error));
         let damage = copied.or_else(|| image.damage().map(|error| journal_error(&root, &error)));
         let needed = image.needed();
-        Ok(JournalCheck { records: image.records().len() as u64, streams: needed.streams.len() as u64, damage })
+        let streams = needed.streams.len() as u64;
+        Ok(JournalCheck { records: image.records().len() as u64, streams, bytes: image.bytes(), damage })
     };
     let mut last = read();
     for _ in 1..READS_MAX {
@@ -188,7 +159,7 @@ pub fn verify_journal(path: impl AsRef<Path>) -> Result<Option<JournalCheck>> {
         Err(error) if JournalError::is_damage(&error) => {
             let copied = Image::copied_and_damaged(&*root.storage, Path::new(JOURNAL), root.format.wal_id);
             let damage = copied.map_or_else(|| journal_error(&root, &error), |copied| journal::copied(&root, &copied));
-            Ok(Some(JournalCheck { records: 0, streams: 0, damage: Some(damage) }))
+            Ok(Some(JournalCheck { records: 0, streams: 0, bytes: 0, damage: Some(damage) }))
         }
         Err(error) => Err(journal_error(&root, &error)),
     }

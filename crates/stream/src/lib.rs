@@ -107,7 +107,7 @@ pub use report::{CheckState, JournalReport, OpenReport, StreamCheck, TornTail};
 pub use stats::{DiskUsage, JournalStats, StreamStats, SyncTimes};
 pub use stratawal_segment::{MapPromise, SegmentId};
 pub use tickets::{LogTickets, Ticket};
-pub use verify::verify;
+pub use verify::{VerifyWork, verify, verify_shared};
 pub use write::reserve::RESERVE_LEN;
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! Verifies a stream: reads every entry and checks every SEAL. Changes nothing.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
 use stratawal_frame::SegmentHeader;
 use stratawal_segment::{Access, SegmentFile, SegmentId};
+use stratawal_sync::Mutex;
+use stratawal_sync::atomic::{AtomicU64, Ordering};
 
 use crate::context::LogContext;
 use crate::error::{DamageKind, Error, ErrorKind, Result};
@@ -15,6 +18,29 @@ use crate::log::StreamLog;
 use crate::options::{StreamOptions, Visibility};
 use crate::read::snapshot::Snapshot;
 use crate::report::{CheckState, StreamCheck};
+
+/// Shares the work of [`verify_shared`] among threads.
+pub trait VerifyWork: Sync {
+    /// Calls `check` once with each number below `parts`, in any order and in any threads, and
+    /// returns once all calls have returned.
+    fn each(&self, parts: usize, check: &(dyn Fn(usize) + Sync));
+
+    /// A segment file of this length in bytes was read. If verification starts over, it is read
+    /// again.
+    fn read(&self, bytes: u64);
+}
+
+/// Checks one segment after the other, in the caller's thread.
+#[derive(Debug)]
+struct Alone;
+
+impl VerifyWork for Alone {
+    fn each(&self, parts: usize, check: &(dyn Fn(usize) + Sync)) {
+        (0..parts).for_each(check);
+    }
+
+    fn read(&self, _: u64) {}
+}
 
 /// Reads every entry of the stream, checks every SEAL, and reports all damage. Returns `None` if
 /// the stream does not exist. Needs a read-only [`LogContext`]. Another process may write to the
@@ -27,9 +53,22 @@ use crate::report::{CheckState, StreamCheck};
 /// [`ErrorKind::Io`]; [`ErrorKind::NewerFormat`]; an error if a writer removes entries faster than
 /// this reads them. Damage does not make the call fail: it is part of the result.
 pub fn verify(context: &Arc<LogContext>, location: &Location, options: &StreamOptions) -> Result<Option<StreamCheck>> {
+    verify_shared(context, location, options, &Alone)
+}
+
+/// Like [`verify`], but `work` may check several segments at the same time.
+///
+/// # Errors
+/// Returns the same errors as [`verify`].
+pub fn verify_shared(
+    context: &Arc<LogContext>,
+    location: &Location,
+    options: &StreamOptions,
+    work: &dyn VerifyWork,
+) -> Result<Option<StreamCheck>> {
     const TRIES_MAX: usize = 50;
     for _ in 0..TRIES_MAX {
-        match try_verify(context, location, options) {
+        match try_verify(context, location, options, work) {
             Err(error) if was_removed(&error) => {}
             result => return result,
         }
@@ -42,7 +81,12 @@ fn was_removed(error: &Error) -> bool {
     error.is_not_found() || matches!(error.kind(), ErrorKind::Truncated { .. } | ErrorKind::Cut { .. })
 }
 
-fn try_verify(context: &Arc<LogContext>, location: &Location, options: &StreamOptions) -> Result<Option<StreamCheck>> {
+fn try_verify(
+    context: &Arc<LogContext>,
+    location: &Location,
+    options: &StreamOptions,
+    work: &dyn VerifyWork,
+) -> Result<Option<StreamCheck>> {
     let mut check = StreamCheck {
         stream: location.name().to_owned(),
         state: CheckState::Sound,
@@ -65,14 +109,15 @@ fn try_verify(context: &Arc<LogContext>, location: &Location, options: &StreamOp
         return Ok(None);
     }
     let report = log.report();
-    let mut verifier = Verifier::new(log, report.first_seq);
-    check.damage = verifier.damage(report.next_seq)?;
-    if verifier.first_seq > report.next_seq {
+    let verifier = Verifier::new(log, report.first_seq);
+    check.damage = verifier.damage(report.next_seq, work)?;
+    let first_seq = verifier.first_seq();
+    if first_seq > report.next_seq {
         // A writer has dropped all entries that this verification was to read.
-        return Err(Error::new(ErrorKind::Truncated { first_seq: verifier.first_seq }, location));
+        return Err(Error::new(ErrorKind::Truncated { first_seq }, location));
     }
     check.damage.extend(of_journal);
-    check.first_seq = Some(verifier.first_seq);
+    check.first_seq = Some(first_seq);
     check.next_seq = Some(report.next_seq);
     check.torn.clone_from(&report.torn);
     check.state = match (&check.damage[..], &check.torn) {
@@ -107,48 +152,77 @@ fn count_segments(context: &LogContext, location: &Location) -> Result<u64> {
     }
 }
 
-/// Reads an opened stream.
+/// Reads an opened stream. Several threads share it.
 struct Verifier {
     log: StreamLog,
     snapshot: Arc<Snapshot>,
     /// The first live seq. It rises if a writer drops entries during verification.
-    first_seq: u64,
+    first_seq: AtomicU64,
 }
 
 impl Verifier {
     fn new(log: StreamLog, first_seq: u64) -> Self {
         let snapshot = log.inner.shared.snapshot.load();
-        Self { log, snapshot, first_seq }
+        Self { log, snapshot, first_seq: AtomicU64::new(first_seq) }
+    }
+
+    fn first_seq(&self) -> u64 {
+        // Relaxed: only this number is shared.
+        self.first_seq.load(Ordering::Relaxed)
+    }
+
+    fn raise_first_seq(&self, seq: u64) {
+        self.first_seq.fetch_max(seq, Ordering::Relaxed);
     }
 
     /// Reads the stream up to `next_seq` and returns the damage: for each segment, the first
     /// damaged entry, and the SEAL if it is damaged.
-    fn damage(&mut self, next_seq: u64) -> Result<Vec<Error>> {
-        let snapshot = Arc::clone(&self.snapshot);
-        let mut damage = Vec::new();
-        if snapshot.segments.is_empty() {
-            damage.extend(self.read_entries(0, next_seq)?);
+    fn damage(&self, next_seq: u64, work: &dyn VerifyWork) -> Result<Vec<Error>> {
+        let segments = self.snapshot.segments.len();
+        if segments == 0 {
+            return Ok(self.read_entries(0, next_seq)?.into_iter().collect());
         }
-        for (i, segment) in snapshot.segments.iter().enumerate() {
-            let limit = snapshot.limit(i);
-            damage.extend(self.read_entries(segment.header.base.0, limit.min(next_seq))?);
-            let has_successor = i + 1 < snapshot.segments.len();
-            if has_successor && self.first_seq < limit {
-                damage.extend(self.check_end(&segment.header, limit)?);
+        let found = Mutex::new(BTreeMap::new());
+        work.each(segments, &|i| {
+            let damage = self.damage_in(i, next_seq, work);
+            // Most segments are sound.
+            if !matches!(&damage, Ok(damage) if damage.is_empty()) {
+                found.lock().insert(i, damage);
             }
+        });
+        let found = std::mem::take(&mut *found.lock());
+        let found: Vec<Vec<Error>> = found.into_values().collect::<Result<_>>()?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Reads the segment with this index, and returns the damage in it.
+    fn damage_in(&self, i: usize, next_seq: u64, work: &dyn VerifyWork) -> Result<Vec<Error>> {
+        let segment = &self.snapshot.segments[i];
+        let limit = self.snapshot.limit(i);
+        let mut damage: Vec<Error> =
+            self.read_entries(segment.header.base.0, limit.min(next_seq))?.into_iter().collect();
+        let has_successor = i + 1 < self.snapshot.segments.len();
+        if has_successor && self.first_seq() < limit {
+            damage.extend(self.check_end(&segment.header, limit)?);
         }
+        let shared = &self.log.inner.shared;
+        let path = shared.location.dir().join(SegmentId::of(&segment.header).to_string());
+        // The file may have been removed since it was read.
+        let len = shared.context.storage().open(&path, Access::Read).and_then(|file| file.len());
+        work.read(len.unwrap_or(0));
         Ok(damage)
     }
 
     /// Reads the entries of the segment with this base and limit, and returns the first damage.
-    fn read_entries(&mut self, base: u64, limit: u64) -> Result<Option<Error>> {
+    fn read_entries(&self, base: u64, limit: u64) -> Result<Option<Error>> {
         loop {
-            let from = base.max(self.first_seq);
+            let from = base.max(self.first_seq());
             let mut entries = self.log.iter(from..limit.max(from), Visibility::Stable);
-            let Err(error) = entries.try_for_each(|entry| entry.map(drop)) else { return Ok(None) };
+            let read = std::iter::from_fn(|| entries.next_run()).try_for_each(|run| run.map(drop));
+            let Err(error) = read else { return Ok(None) };
             match error.kind() {
                 _ if error.is_damage() => return Ok(Some(error)),
-                ErrorKind::Truncated { first_seq } if first_seq > from => self.first_seq = first_seq,
+                ErrorKind::Truncated { first_seq } if first_seq > from => self.raise_first_seq(first_seq),
                 _ => return Err(error),
             }
         }
@@ -156,7 +230,7 @@ impl Verifier {
 
     /// Checks the end of a segment that is not the newest, and returns the damage. If a writer has
     /// dropped the segment, raises `first_seq` instead.
-    fn check_end(&mut self, header: &SegmentHeader, limit: u64) -> Result<Option<Error>> {
+    fn check_end(&self, header: &SegmentHeader, limit: u64) -> Result<Option<Error>> {
         let error = match self.check_seal(header, limit) {
             Ok(damage) => return Ok(damage),
             Err(error) => error,
@@ -165,8 +239,8 @@ impl Verifier {
         match self.log.inner.segment_removed(&error, &(last..=last), &self.snapshot) {
             Ok(_) => Err(error),
             Err(removed) => match removed.kind() {
-                ErrorKind::Truncated { first_seq } if first_seq > self.first_seq => {
-                    self.first_seq = first_seq;
+                ErrorKind::Truncated { first_seq } if first_seq > self.first_seq() => {
+                    self.raise_first_seq(first_seq);
                     Ok(None)
                 }
                 _ => Err(removed),
