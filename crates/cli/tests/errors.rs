@@ -233,13 +233,12 @@ fn unreadable_stream_does_not_hide_the_others() {
         ["a".into(), "c".into(), Value::Null, Value::Null],
         "the last two are of the journal and of all"
     );
-    let counts =
-        serde_json::json!({"streams": 3, "sound": 2, "torn": 0, "damaged": 0, "unread": 1, "reserve_bytes": 65536});
-    assert_eq!(ran.json(), counts);
+    let counts = ["streams", "sound", "torn", "damaged", "unread"].map(|field| ran.json()[field].as_u64());
+    assert_eq!(counts, [3, 2, 0, 0, 1].map(Some));
     let ran = log.run("verify", [""; 0], b"");
     assert_eq!(
         (ran.code, ran.text().lines().count(), ran.err.lines().count()),
-        (3, 4, 1),
+        (3, 5, 1),
         "{} {}",
         ran.text(),
         ran.err
