@@ -9,6 +9,7 @@ use crate::options::Durability;
 use crate::write::buffer_pool::OWN_BUFFER_LEN_MAX;
 use crate::write::commit::CommitLeader;
 use crate::write::pending::{LargeBatch, PendingFrame, PendingFrames};
+use crate::write::reserve::ReserveUse;
 use crate::write::tail::Tail;
 use crate::write::writer::{OpenSegments, Writer};
 
@@ -16,7 +17,13 @@ impl Writer {
     /// Drains everything pending in `tail`. Called under the lock. After an error other than
     /// `Poisoned` nothing has changed.
     pub(super) fn drain_all(&mut self, tail: &mut Tail) -> Result<()> {
-        self.prepare(tail)?;
+        self.drain_all_with(tail, ReserveUse::Never)
+    }
+
+    /// Like [`drain_all`](Self::drain_all). On a full disk this may use the emergency reserve if
+    /// `reserve` allows that.
+    pub(super) fn drain_all_with(&mut self, tail: &mut Tail, reserve: ReserveUse) -> Result<()> {
+        self.prepare_with(tail, reserve)?;
         let work = self.take(tail);
         self.run(&work, Durability::Flushed).map_err(Error::poisoned)?;
         self.put_back(tail, work);

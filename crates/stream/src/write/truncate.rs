@@ -150,7 +150,7 @@ impl Writer {
             return self.reset_to(tail, first).map(DropStep::Done);
         }
         if tail.journaled.is_none() || first > self.shared().watermarks.drained() {
-            self.drain_all(tail)?;
+            self.drain_all_with(tail, ReserveUse::Allowed)?;
         }
         match self.write_start(tail, first) {
             // The room kept for control frames is used up. A new generation, with the emergency
@@ -170,7 +170,7 @@ impl Writer {
             self.create_stream(tail, first, ReserveUse::Allowed).inspect_err(|_| tail.next_seq = before)?;
             return Ok(Dead::default());
         }
-        self.settle_and_void(tail)?;
+        self.settle_and_void(tail, ReserveUse::Allowed)?;
         let (segments, reservation) = self.open_in(tail)?;
         let (dead, next) = segments.reset_to(reservation, first)?;
         tail.continue_at(first, next);
@@ -203,7 +203,7 @@ impl Writer {
         reserve: ReserveUse,
     ) -> Result<Dead> {
         self.create_for_pending(tail, reserve)?;
-        self.settle_and_void(tail)?;
+        self.settle_and_void(tail, reserve)?;
         let (segments, reservation) = self.open_in(tail)?;
         let (dead, next) = segments.truncate_from(reservation, next_seq, start, reserve)?;
         tail.continue_at(next_seq, next);
@@ -235,7 +235,7 @@ impl Writer {
         let is_void = tail.journaled.as_ref().is_some_and(|journaled| journaled.has_void_records());
         self.shared().watermarks.set_accepted(end);
         if is_void && !fail_point!(DroppedNotVoided) {
-            self.settle_and_void(tail)?;
+            self.settle_and_void(tail, ReserveUse::Never)?;
         } else {
             self.drain_all(tail)?;
             let (segments, _) = self.open_in(tail)?;
@@ -249,9 +249,9 @@ impl Writer {
 
     /// Settles everything, and makes the stream's records in the commit journal void, before its
     /// end moves. Otherwise a record of a dropped entry could later be taken for the entry that has
-    /// its seq then.
-    pub(crate) fn settle_and_void(&mut self, tail: &mut Tail) -> Result<()> {
-        self.drain_all(tail)?;
+    /// its seq then. On a full disk this may use the emergency reserve if `reserve` allows that.
+    fn settle_and_void(&mut self, tail: &mut Tail, reserve: ReserveUse) -> Result<()> {
+        self.drain_all_with(tail, reserve)?;
         let (segments, _) = self.open_in(tail)?;
         if !fail_point!(VoidNotSettled) {
             segments.settle_all().map_err(Error::poisoned)?;

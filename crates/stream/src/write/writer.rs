@@ -84,6 +84,24 @@ impl Writer {
             (writer, _) => Err(Error::new(ErrorKind::Closed, &writer.shared().location)),
         }
     }
+
+    /// Makes it possible to drain `tail`: creates the directory of a stream whose entries were
+    /// accepted without one, opens the active file if there is something to write, and reserves the
+    /// space of entries that the commit journal had. On a full disk this may use the emergency
+    /// reserve if `reserve` allows that. After an error other than `Poisoned` nothing has changed.
+    pub(super) fn prepare_with(&mut self, tail: &mut Tail, reserve: ReserveUse) -> Result<()> {
+        self.create_for_pending(tail, reserve)?;
+        if let Self::Open(segments) = self
+            && let Some(file) = segments.active.file.as_ref().filter(|_| tail.pending_len() > 0)
+        {
+            file.open().map_err(|error| {
+                let passes = is_out_of_files(&error);
+                let error = Error::io(&segments.shared.location, error);
+                if passes { error } else { error.poisoned() }
+            })?;
+        }
+        self.shared().with_room(reserve, || tail.reserve_pending())
+    }
 }
 
 impl OpenSegments {
@@ -114,7 +132,7 @@ impl Shared {
     /// Runs `act`, which needs space in the active file. On a full disk it may use the emergency
     /// reserve if `reserve` allows that. After any error other than `Poisoned`, nothing has
     /// changed.
-    pub(super) fn with_room<T>(
+    pub(crate) fn with_room<T>(
         &self,
         reserve: ReserveUse,
         act: impl FnMut() -> stratawal_segment::Result<T>,
@@ -129,21 +147,8 @@ impl CommitLeader for Writer {
     type Tail = Tail;
     type Work = Arc<PendingFrames>;
 
-    /// Creates the directory of a stream whose entries were accepted without one, opens the active
-    /// file if there is something to write, and reserves the space of entries that the commit
-    /// journal had.
     fn prepare(&mut self, tail: &mut Tail) -> Result<()> {
-        self.create_for_pending(tail, ReserveUse::Never)?;
-        if let Self::Open(segments) = self
-            && let Some(file) = segments.active.file.as_ref().filter(|_| tail.pending_len() > 0)
-        {
-            file.open().map_err(|error| {
-                let passes = is_out_of_files(&error);
-                let error = Error::io(&segments.shared.location, error);
-                if passes { error } else { error.poisoned() }
-            })?;
-        }
-        tail.reserve_pending().map_err(|error| self.shared().not_reserved(error))
+        self.prepare_with(tail, ReserveUse::Never)
     }
 
     fn take(&mut self, tail: &mut Tail) -> Arc<PendingFrames> {
