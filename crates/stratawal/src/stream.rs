@@ -402,9 +402,10 @@ impl Stream {
     /// its sync with appends, which do not wait for it. Other threads see the new
     /// [`first_seq`](Self::first_seq) a moment before the truncation is durable. The segment files
     /// are synced and removed only when a whole one is dropped: by the
-    /// [maintenance thread](crate::Options::maintenance_thread), soon after this returns, or by
-    /// this call if there is none. A truncation beyond the end makes every entry durable in the
-    /// segment files first, and appends wait for it.
+    /// [maintenance thread](crate::Options::maintenance_thread), soon after this returns, or by an
+    /// append that finds the disk full before that, or by this call if there is no such thread. A
+    /// truncation beyond the end makes every entry durable in the segment files first, and appends
+    /// wait for it.
     ///
     /// # Errors
     /// - [`Full`](crate::ErrorKind::Full): nothing was dropped.

@@ -456,8 +456,9 @@ impl StreamLog {
     ///
     /// With a commit journal, and a `first` up to the end, the drop is a record in it, which shares
     /// its sync with appends. No reader sees the entries from the moment at which the record is
-    /// put. Appends do not wait. The files are removed later by the thread that maintains the
-    /// journal, or before this returns if there is none. Entries that were not durable stay so.
+    /// put. Appends do not wait. The files are removed later, by the thread that maintains the
+    /// journal or by an append that finds the disk full, or before this returns if there is no such
+    /// thread. Entries that were not durable stay so.
     ///
     /// # Errors
     /// - [`ErrorKind::Full`]: nothing was dropped.

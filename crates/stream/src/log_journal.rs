@@ -324,9 +324,12 @@ impl LogJournal {
         true
     }
 
-    fn write_due_starts(&self) {
+    /// Has the streams whose START is due write it to their files, which removes some of those.
+    /// Returns whether there were any. The caller holds no lock.
+    pub(crate) fn write_due_starts(&self) -> bool {
         let due = std::mem::take(&mut *self.starts.lock());
         due.iter().filter_map(Weak::upgrade).for_each(|stream| stream.write_due_start());
+        !due.is_empty()
     }
 
     /// The names of the streams whose deletion is not finished.

@@ -10,7 +10,7 @@ use crate::write::writer::Writer;
 
 impl Inner {
     /// Takes the stream's lock. If a full disk has stopped the stream and there is space again,
-    /// recovers it first. Never uses the emergency reserve.
+    /// recovers it first. Uses the emergency reserve only if that removes files of the stream.
     pub(crate) fn writable(&self) -> Result<MutexGuard<'_, GroupState<Writer>>> {
         self.recovered(ReserveUse::Never)
     }
@@ -47,7 +47,7 @@ impl Inner {
             return Err(self.journal_error(failure).poisoned());
         }
         let full = failure;
-        if reserve == ReserveUse::Never && self.has_no_room() {
+        if reserve == ReserveUse::Never && self.lacks_room() {
             return Err(self.journal_error(full));
         }
         self.restart_journal()
@@ -62,13 +62,25 @@ impl Inner {
         free.is_ok_and(|free| free < ROOM_MIN)
     }
 
+    /// [`has_no_room`](Self::has_no_room), once files that hold only dropped entries are removed.
+    fn lacks_room(&self) -> bool {
+        self.has_no_room() && (!self.free_dropped_files() || self.has_no_room())
+    }
+
     /// The lock, once a stream that the error `full` has stopped is recovered.
     #[cold]
     fn recovered_from(&self, full: Error, reserve: ReserveUse) -> Result<MutexGuard<'_, GroupState<Writer>>> {
-        if reserve == ReserveUse::Never && self.has_no_room() {
+        // The space that is missing may be in files of the stream that hold only dropped entries. A
+        // stream that has failed removes none, so this completes the truncation that dropped them.
+        let frees = self.start_frees(&self.group.lock().tail);
+        if reserve == ReserveUse::Never && !frees && self.lacks_room() {
             return Err(full);
         }
-        self.recover_without_loss(reserve)?;
+        self.recover_without_loss(if frees { ReserveUse::Allowed } else { reserve })?;
+        if frees {
+            // If this fails, the START stays in the journal, and the files stay.
+            let _ = self.drop_in_files(self.shared.watermarks.start());
+        }
         Ok(self.group.lock())
     }
 

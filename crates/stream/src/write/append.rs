@@ -65,6 +65,21 @@ impl Inner {
         reserved: u64,
         expected: Option<u64>,
     ) -> Result<(MutexGuard<'_, GroupState<Writer>>, Range<u64>)> {
+        match self.accept_if_room(entries, reserved, expected) {
+            Err(full) if full.kind() == ErrorKind::Full && self.free_dropped_files() => {
+                self.accept_if_room(entries, reserved, expected)
+            }
+            accepted => accepted,
+        }
+    }
+
+    /// [`accept`](Self::accept), which fails on a full disk even if files hold only dropped entries.
+    fn accept_if_room(
+        &self,
+        entries: &Entries<'_>,
+        reserved: u64,
+        expected: Option<u64>,
+    ) -> Result<(MutexGuard<'_, GroupState<Writer>>, Range<u64>)> {
         let expected = if fail_point!(ExpectedEarly) {
             self.check_expected(&self.writable()?.tail, expected)?;
             None
@@ -77,6 +92,8 @@ impl Inner {
             self.check(&state)?;
             self.check_expected(&state.tail, expected)?;
             state = self.ensure_room_without_directory(state, reserved)?;
+        } else if state.tail.may_wait_after_close(reserved, &self.shared.options) {
+            state = self.make_room_after_close(state, reserved);
         }
         loop {
             self.check(&state)?;
@@ -118,8 +135,7 @@ impl Inner {
         reserved: u64,
     ) -> Result<MutexGuard<'a, GroupState<Writer>>> {
         let Some(log) = self.shared.context.log_journal() else { return Ok(state) };
-        // The headers of a record and of a part take 56 bytes, and a record is aligned.
-        let len = (state.tail.unput_len() + self.shared.location.name().len() + 72) as u64 + reserved;
+        let len = self.journal_len(&state.tail, reserved);
         if log.journal.has_room(len) {
             return Ok(state);
         }
@@ -134,6 +150,37 @@ impl Inner {
             if !state.tail.lacks_directory() { Ok(()) } else { writer.begin_segment(&mut state.tail) }
         })?;
         Ok(self.group.lock())
+    }
+
+    /// Makes room in the commit journal for `reserved` bytes of entries of a stream whose file is
+    /// still as its close left it. If there is none, the entries get space in the file instead.
+    fn make_room_after_close<'a>(
+        &'a self,
+        state: MutexGuard<'a, GroupState<Writer>>,
+        reserved: u64,
+    ) -> MutexGuard<'a, GroupState<Writer>> {
+        if self.is_room_in_journal(&state.tail, reserved) {
+            return state;
+        }
+        let len = self.journal_len(&state.tail, reserved);
+        drop(state);
+        // Without room the file is continued. The append reports a failure of the journal.
+        let _ = self.make_journal_room(len);
+        self.group.lock()
+    }
+
+    /// Whether the commit journal has room for `len` bytes of entries, and for those that are not
+    /// in it yet.
+    fn is_room_in_journal(&self, tail: &Tail, len: u64) -> bool {
+        let log = self.shared.context.log_journal();
+        log.is_some_and(|log| log.journal.has_room(self.journal_len(tail, len)))
+    }
+
+    /// The length of the record of `len` bytes of entries and of those that are not in the commit
+    /// journal yet.
+    fn journal_len(&self, tail: &Tail, len: u64) -> u64 {
+        // The headers of a record and of a part take 56 bytes, and a record is aligned.
+        (tail.unput_len() + self.shared.location.name().len() + 72) as u64 + len
     }
 
     /// Waits until everything accepted is acknowledged at `durability`.
@@ -203,6 +250,7 @@ impl Inner {
         accepted: impl Fn(&GroupState<Writer>, Range<u64>) -> T,
     ) -> Result<T> {
         let mut large = LargeBatch::new(entries, reserved);
+        let mut may_free = true;
         loop {
             drop(self.writable()?);
             let written = self.group.exclusively_then(
@@ -214,10 +262,14 @@ impl Inner {
                     Ok(written.then(|| accepted(state, large.seqs())))
                 },
                 |writer, accepted| writer.settle_past_bound().map(|()| accepted),
-            )?;
+            );
             match written {
-                Some(accepted) => return Ok(accepted),
-                None => drop(self.replace_empty()?),
+                Err(full) if full.kind() == ErrorKind::Full && may_free && self.free_dropped_files() => {
+                    may_free = false;
+                }
+                Err(error) => return Err(error),
+                Ok(Some(accepted)) => return Ok(accepted),
+                Ok(None) => drop(self.replace_empty()?),
             }
         }
     }
@@ -272,18 +324,19 @@ impl Inner {
     }
 
     /// Reserves `len` bytes in the active segment if it has room for them. A segment that was
-    /// closed is left as it is until entries are drained to it, as long as the commit journal can
-    /// hold them: continuing it takes a sync. After an error of the kind `Poisoned` the caller
+    /// closed is left as it is until entries are drained to it, as long as the commit journal has
+    /// room for them: continuing it takes a sync. After an error of the kind `Poisoned` the caller
     /// fails the group. After any other error nothing has changed.
     #[inline]
     fn reserve(&self, tail: &mut Tail, len: u64) -> Result<Room> {
         let room = self.room_for(tail, len);
-        if room == Room::Available && tail.may_wait_after_close(len, &self.shared.options) {
-            tail.leave_unreserved(len);
+        if room != Room::Available {
             return Ok(room);
         }
-        if let (Room::Available, Some(reservation)) = (room, &mut tail.reservation) {
-            reservation.reserve(len).map_err(|error| self.shared.not_reserved(error))?;
+        if tail.may_wait_after_close(len, &self.shared.options) && self.is_room_in_journal(tail, len) {
+            tail.leave_unreserved(len);
+        } else if tail.reservation.is_some() {
+            tail.reserve(len).map_err(|error| self.shared.not_reserved(error))?;
         }
         Ok(room)
     }

@@ -14,9 +14,9 @@
 //! ```
 //!
 //! The frame is written by the thread that maintains the journal, or by the caller if there is
-//! none. A START that frees no file stays in the journal, where a release copies it forward, until
-//! the stream is closed. So a consumer that truncates often does not sync the stream's files each
-//! time.
+//! none. An append that finds the disk full does not wait for that thread. A START that frees no
+//! file stays in the journal, where a release copies it forward, until the stream is closed. So a
+//! consumer that truncates often does not sync the stream's files each time.
 
 use std::sync::Arc;
 
@@ -122,7 +122,7 @@ impl Inner {
     }
 
     /// Whether a START frame frees a file.
-    fn start_frees(&self, tail: &Tail) -> bool {
+    pub(super) fn start_frees(&self, tail: &Tail) -> bool {
         let watermarks = &self.shared.watermarks;
         let start = watermarks.start();
         if start <= watermarks.start_in_files() {
@@ -131,6 +131,28 @@ impl Inner {
         let snapshot = self.shared.snapshot.load();
         let has_dead = snapshot.segments.len() > 1 && snapshot.limit(0) <= start;
         has_dead || is_worth_reset(tail, start)
+    }
+
+    /// Removes the files that hold only dropped entries, on a full disk: those of this stream, and
+    /// those that the thread that maintains the journal has not removed yet. Returns whether there
+    /// may have been some. The caller holds no lock.
+    ///
+    /// Removing a file takes a START frame, for which this may use the emergency reserve, as the
+    /// truncation may.
+    #[cold]
+    pub(super) fn free_dropped_files(&self) -> bool {
+        let Some(log) = self.shared.context.log_journal() else { return false };
+        let others = log.write_due_starts();
+        let frees = self.start_frees(&self.group.lock().tail);
+        // Another thread may have recorded the START, and not removed the files yet.
+        let are_removed = self.removals.try_lock().is_some();
+        if frees {
+            // The START stays in the journal if this fails.
+            let _ = self.drop_in_files(self.shared.watermarks.start());
+        } else if !are_removed {
+            drop(self.removals.lock());
+        }
+        others || frees || !are_removed
     }
 
     /// Has the files record the first live seq, if [`free_dropped`](Self::free_dropped) has asked

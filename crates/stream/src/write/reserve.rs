@@ -1,6 +1,7 @@
 //! The emergency reserve: a file that keeps space for use on a full disk. Calls that free space or
 //! close (truncation, deletion, close) give it up if they run out of space. Looking up, reading and
-//! appending never use it. It is recreated once there is space.
+//! appending never use it, except for an append that ends a truncation: it removes the files of
+//! dropped entries. It is recreated once there is space.
 //!
 //! Its bytes are pseudo-random and synced, so that neither compression nor hole punching makes it
 //! smaller than it looks. Its disk blocks count rather than its length, because a copy of a log may

@@ -22,6 +22,10 @@ use crate::write::buffer_pool::{BufferPool, Held, push_exact};
 use crate::write::clock::Clock;
 use crate::write::journaled::{JOURNALED_LEN_MAX, Journaled, Put};
 use crate::write::pending::{Entries, LargeBatch, PendingFrames};
+use crate::write::reserve::RESERVE_LEN;
+
+/// At most this many bytes of entries wait without space in a file that was closed.
+const UNRESERVED_LEN_MAX: u64 = RESERVE_LEN / 2;
 
 /// The space that appends have reserved in the active segment.
 #[derive(Debug)]
@@ -203,11 +207,12 @@ impl Tail {
     }
 
     /// Whether `len` bytes of entries may wait in the tail although the file is still as its close
-    /// left it, because the commit journal acknowledges them.
+    /// left it, if the commit journal has room for them. They are so few that on a full disk the
+    /// emergency reserve has space for them and for a new segment, so that they can be truncated.
     #[inline]
     pub(crate) fn may_wait_after_close(&self, len: u64, options: &StreamOptions) -> bool {
         let is_after_close = || self.reservation.as_ref().is_some_and(|r| r.preallocation.is_after_close());
-        let max = (JOURNALED_LEN_MAX as u64).min(options.buffer_bytes as u64);
+        let max = UNRESERVED_LEN_MAX.min(options.buffer_bytes as u64);
         self.journaled.is_some() && is_after_close() && self.unreserved.saturating_add(len) <= max
     }
 
@@ -352,8 +357,15 @@ impl Tail {
 
     /// Reserves the space of all pending entries.
     pub(crate) fn reserve_pending(&mut self) -> stratawal_segment::Result<()> {
-        if let Some(reservation) = self.reservation.as_mut().filter(|_| self.unreserved > 0) {
-            reservation.reserve(self.unreserved)?;
+        if self.unreserved > 0 { self.reserve(0) } else { Ok(()) }
+    }
+
+    /// Reserves the space of all pending entries, and `len` bytes after them. Does nothing if the
+    /// stream has no segment.
+    #[inline]
+    pub(crate) fn reserve(&mut self, len: u64) -> stratawal_segment::Result<()> {
+        if let Some(reservation) = &mut self.reservation {
+            reservation.reserve(self.unreserved + len)?;
             self.unreserved = 0;
         }
         Ok(())
