@@ -4,10 +4,11 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use stratawal::{Error, ErrorKind, inspect};
+use stratawal::{Error, ErrorKind, Options, inspect};
 
 use crate::name::{self, pasteable};
-use crate::{advice, json};
+use crate::terminal::{Output, Tone};
+use crate::{advice, json, near};
 
 /// Exit code: success.
 pub(crate) const DONE: u8 = 0;
@@ -78,8 +79,10 @@ impl Failure {
     }
 
     pub(crate) fn unknown_stream(dir: &Path, stream: &str) -> Self {
-        let text =
-            format!("there is no stream {} in {}; `stratawal streams` lists them", pasteable(stream), dir.display());
+        let near = Options::new().open_read_only(dir).ok().and_then(|wal| near::in_log(&wal, stream));
+        let near = near.map_or_else(String::new, |near| format!(" did you mean {}?", pasteable(&near)));
+        let dir = dir.display();
+        let text = format!("there is no stream {} in {dir};{near} `stratawal streams` lists them", pasteable(stream));
         Self::new(FAILED, "missing", text).of_stream(stream)
     }
 
@@ -102,7 +105,12 @@ impl Failure {
     /// Prints the failure as one line on standard error. If that fails, nowhere else remains to
     /// print it.
     pub(crate) fn print(&self, as_json: bool) {
-        let line = if as_json { self.json() } else { format!("stratawal: {}", self.message.replace('\n', " ")) };
+        let line = if as_json {
+            self.json()
+        } else {
+            let start = Output::Err.paint(Tone::Bad, "stratawal:");
+            format!("{start} {}", self.message.replace('\n', " "))
+        };
         // One write, because other processes may write there too.
         let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
     }

@@ -12,11 +12,16 @@ use crate::{human, json, name};
 
 /// The part of the help texts about `--format`.
 pub(crate) const FORMAT: &str = r"In a --format, these stand for parts of an entry:
-  %n  its seq                             %d  its bytes
-  %t  its time, in UTC and ISO 8601       %b  its bytes in base64
-  %u  its time, in microseconds since 1970  %l  the number of its bytes
-  %s  its stream, quoted as a shell needs it  %e  1 if it is the last one of its batch, else 0
-  %S  its stream, as it is                %%  a percent sign
+  %n  its seq
+  %t  its time, in UTC and ISO 8601, such as 2025-01-31T12:00:00.000000Z
+  %u  its time, in microseconds since 1970
+  %d  its bytes
+  %b  its bytes in base64
+  %l  the number of its bytes
+  %e  1 if it is the last entry of its batch, else 0
+  %s  its stream, quoted as a shell needs it
+  %S  its stream, as it is
+  %%  a percent sign
   \n, \t, \r, \0, \\  a newline, a tab, a carriage return, a NUL, a backslash";
 
 /// The options for the form of the entries.

@@ -99,13 +99,24 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(trimmed).map_err(|_| refused())
 }
 
-/// Returns how long ago a time was: `3 min 5 s ago`; or `in 3 min 5 s`, if a clock was set back.
+/// Returns how long ago a time was, in its largest unit: `3 min ago`; or `in 3 min`, if a clock was
+/// set back.
 pub(crate) fn age(time: SystemTime, now: SystemTime) -> String {
     match now.duration_since(time) {
         Ok(passed) if passed < Duration::from_secs(1) => "now".to_owned(),
-        Ok(passed) => format!("{} ago", duration(passed)),
+        Ok(passed) => format!("{} ago", largest_unit(passed)),
         Err(error) if error.duration() < Duration::from_secs(1) => "now".to_owned(),
-        Err(error) => format!("in {}", duration(error.duration())),
+        Err(error) => format!("in {}", largest_unit(error.duration())),
+    }
+}
+
+fn largest_unit(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86_400 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
     }
 }
 
@@ -265,7 +276,9 @@ mod tests {
     #[test]
     fn age_may_be_in_the_future() {
         let now = at(100_000_000);
-        assert_eq!(age(at(40_000_000), now), "1 min ago");
+        assert_eq!(age(at(39_000_000), now), "1 min ago");
+        assert_eq!(age(at(98_500_000), now), "1 s ago");
+        assert_eq!(age(at(0), at(90_000_000_000)), "1 d ago");
         assert_eq!(age(now, now), "now");
         assert_eq!(age(at(105_000_000), now), "in 5 s");
     }

@@ -14,6 +14,7 @@ mod failure;
 mod follow;
 mod follow_output;
 mod form;
+mod generate;
 mod human;
 mod json;
 mod lines;
@@ -25,6 +26,7 @@ mod salvage;
 mod selection;
 mod signals;
 mod streams;
+mod table;
 mod terminal;
 mod truncate;
 mod verify;
@@ -32,7 +34,7 @@ mod verify;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind as ClapKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind as ClapKind};
 use clap::{Parser, Subcommand};
 
 use crate::failure::{Failure, USAGE};
@@ -85,6 +87,11 @@ enum Command {
     /// Adopt a copy of a log that was made before the log was closed.
     #[command(after_help = about(repair::JSON))]
     Repair(repair::Repair),
+    /// Print the completions for a shell.
+    #[command(after_help = generate::SHELLS)]
+    Completions(generate::Completions),
+    /// Print the manual, or write its pages into a directory.
+    Man(generate::Man),
 }
 
 /// The arguments of every command.
@@ -116,7 +123,7 @@ fn main() -> ExitCode {
             let _ = error.print();
             return ExitCode::from(USAGE);
         }
-        Err(error) => Err(Failure::new(USAGE, "usage", one_line(&error.to_string()))),
+        Err(error) => Err(Failure::new(USAGE, "usage", mistake(&error))),
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -138,11 +145,22 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Delete(delete) => delete.run(),
         Command::Salvage(salvage) => salvage.run(),
         Command::Repair(repair) => repair.run(),
+        Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
     }
 }
 
-/// Returns the first paragraph of clap's message, which states the mistake, as one line.
-fn one_line(text: &str) -> String {
+/// Returns the mistake in the arguments, and the word that was probably meant, as one line.
+fn mistake(error: &clap::Error) -> String {
+    let text = error.to_string();
+    // The first paragraph of clap's message states the mistake.
     let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
-    format!("{}; see --help", lines.join(" ").trim_start_matches("error: "))
+    let kinds = [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg, ContextKind::SuggestedValue];
+    let meant = kinds.into_iter().find_map(|kind| match error.get(kind)? {
+        ContextValue::String(word) => Some(word.clone()),
+        ContextValue::Strings(words) if !words.is_empty() => Some(words.join(" or ")),
+        _ => None,
+    });
+    let meant = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+    format!("{}{meant}; see --help", lines.join(" ").trim_start_matches("error: "))
 }
