@@ -45,5 +45,5 @@ pub use error::{is_full, is_out_of_files};
 pub use file::{ChangeStamp, File, RangeSync, StoreMap};
 pub use map::Map;
 pub use memory::MemoryStorage;
-pub use storage::{Access, DirEntry, DirToSync, FileType, Lock, LockError, Storage};
+pub use storage::{Access, DirEntry, DirToSync, FileType, Lock, LockError, LockOwner, Storage};
 pub use unix::{UnixStorage, open_files_limit};

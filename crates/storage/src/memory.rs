@@ -9,7 +9,7 @@ use std::path::{Component, Path};
 use std::sync::Arc;
 
 use crate::file::File;
-use crate::storage::{Access, DirEntry, FileType, Lock, LockError, Storage};
+use crate::storage::{Access, DirEntry, FileType, Lock, LockError, LockOwner, Storage};
 use crate::sync::{AtomicBool, Mutex, Ordering, Weak};
 use crate::unix;
 
@@ -330,7 +330,8 @@ impl Storage for MemoryStorage {
         let mut state = self.state.lock();
         let (dir, name) = self.parent(&state, path).map_err(LockError::Io)?;
         if state.locked.iter().any(|locked| locked.0 == dir && locked.1 == name) {
-            return Err(LockError::Held { owner: Some(std::process::id()) });
+            let owner = LockOwner { id: std::process::id(), command: None, is_certain: true };
+            return Err(LockError::Held { owner: Some(owner) });
         }
         let names = state.names_mut(dir).map_err(LockError::Io)?;
         names.entry(name.to_owned()).or_insert_with(|| Node::File(Data::new(Vec::new(), &self.state)));

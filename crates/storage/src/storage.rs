@@ -42,13 +42,26 @@ pub struct DirEntry {
 pub enum LockError {
     /// The log is locked already.
     Held {
-        /// The process named in the lock file, if a process with that id exists now. It opened the
-        /// log at some time but does not necessarily hold the lock now: children inherit the lock,
-        /// and another program can take it.
-        owner: Option<u32>,
+        /// The process that took the lock, if it is known and exists now. `None` if it has ended,
+        /// for example because its child inherited the lock, and if it is in another container or
+        /// on another machine.
+        owner: Option<LockOwner>,
     },
     /// The operating system refused.
     Io(io::Error),
+}
+
+/// The process that took a lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockOwner {
+    /// Its process id.
+    pub id: u32,
+    /// The name of its program, without characters that cannot be printed. `None` if the platform
+    /// does not show it.
+    pub command: Option<String>,
+    /// Whether the system lists this process as the holder. If not, the lock file names it: it
+    /// opened the log at some time, but another process may hold the lock now.
+    pub is_certain: bool,
 }
 
 /// A lock, held until this is dropped or the process dies.
@@ -104,6 +117,17 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// # Errors
     /// `NotFound`; `NotADirectory`; otherwise, any operating-system error.
     fn at(&self, dir: &Path) -> io::Result<Arc<dyn Storage>>;
+
+    /// Returns `path` from the root of the file system, without links and `..` in the part that
+    /// exists.
+    ///
+    /// # Errors
+    /// `Unsupported` if the storage has no directories outside of a log, which is the default;
+    /// otherwise, any operating-system error.
+    fn canonical(&self, path: &Path) -> io::Result<PathBuf> {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Whether this process was forked from the one that created this storage. Makes no system
     /// call. A forked process shares the open files with its parent, so it must not write, shorten

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stratawal_journal::{Error as JournalError, Image};
@@ -15,7 +15,7 @@ use crate::inspect::verify::LogToVerify;
 use crate::journal::{self, journal_error};
 use crate::name;
 use crate::options::Options;
-use crate::root::{JOURNAL, RESERVE, Root};
+use crate::root::{self, JOURNAL, RESERVE, Root};
 use crate::stream::Stream;
 use crate::wal::{stream_dir, unknown_stream};
 
@@ -386,6 +386,23 @@ pub fn has_journal(path: impl AsRef<Path>) -> Result<bool> {
         Err(error) if error.kind() == ErrorKind::Missing => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Returns the log that the directory `path` is inside of, such as a directory of its streams.
+/// Returns `None` if there is a log at `path` itself, or in no directory above it. The
+/// directory need not exist. [`Options::open`](crate::Options::open) creates no log inside another.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path();
+/// # stratawal::Wal::open(path)?.close()?;
+/// let log = stratawal::inspect::enclosing_log(path.join("streams").join("orders"));
+/// assert_eq!(log, Some(path.canonicalize()?));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use]
+pub fn enclosing_log(path: impl AsRef<Path>) -> Option<PathBuf> {
+    root::enclosing_log(&UnixStorage::new(), path.as_ref())
 }
 
 /// Returns how many bytes of disk space the log at `path` holds in reserve for truncating, deleting

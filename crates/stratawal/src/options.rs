@@ -387,8 +387,10 @@ impl Options {
     /// and directories with 0777, less the umask of the process.
     ///
     /// # Errors
-    /// - [`Locked`](crate::ErrorKind::Locked): the message gives the process named in the lock
-    ///   file, if that process exists.
+    /// - [`Locked`](crate::ErrorKind::Locked): the message gives the id of the process that holds
+    ///   the lock and the name of its program, if they can be found.
+    /// - [`Nested`](crate::ErrorKind::Nested): there is no log at `path`, and the directory is
+    ///   inside another log. Nothing is created.
     /// - [`NewerFormat`](crate::ErrorKind::NewerFormat).
     /// - [`Damaged`](crate::ErrorKind::Damaged): both copies in the FORMAT file are damaged, or
     ///   they are valid but differ; or this file, or the directory of the streams, is missing, or

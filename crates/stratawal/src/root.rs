@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stratawal_frame::{FORMAT_FILE_LEN, Features, FormatFile, FormatFileError, WalId};
-use stratawal_storage::{Access, DirEntry, FileType, Lock, LockError, Storage};
+use stratawal_storage::{Access, DirEntry, FileType, Lock, LockError, LockOwner, Storage};
 use stratawal_stream::{Found, JournalReader, Location, is_leftover_dir, remove_leftover_dir, stream_id};
 
 use crate::error::{Error, ErrorKind, Result, io_error, log_error};
@@ -51,11 +51,14 @@ impl Root {
     /// most an empty directory of streams, and creation continues from it. If FORMAT exists without
     /// a directory of streams, creation was not interrupted: the directory was removed, and its
     /// streams with it.
+    ///
+    /// Creates nothing inside another log.
     pub(crate) fn open(system: &dyn Storage, path: &Path) -> Result<Self> {
         // The operating system would take an empty path for the working directory.
         if path.as_os_str().is_empty() {
             return Err(log_error(ErrorKind::Missing, "the path of the log is empty; give the directory of a log"));
         }
+        refuse_inside_log(system, path)?;
         create_root(system, path)?;
         let storage = open_root(system, path)?;
         let lock = lock(&*storage, path)?;
@@ -344,6 +347,34 @@ impl Root {
     }
 }
 
+/// Returns the log that the directory `path` is inside of, if there is no log at `path` itself. The
+/// directory need not exist.
+pub(crate) fn enclosing_log(system: &dyn Storage, path: &Path) -> Option<PathBuf> {
+    // A path that cannot be resolved cannot be opened either, and that error has the remedy.
+    let path = system.canonical(path).ok()?;
+    let open = |dir: &Path| system.open(&dir.join(FORMAT), Access::Read);
+    open(&path).err().filter(|e| e.kind() == io::ErrorKind::NotFound)?;
+    let is_log = |dir: &&Path| {
+        let mut bytes = vec![0; FORMAT_FILE_LEN];
+        let read = open(dir).and_then(|file| file.read_at(&mut bytes, 0)).unwrap_or(0);
+        !matches!(FormatFile::decode(&bytes[..read]), Err(FormatFileError::Damaged))
+    };
+    path.ancestors().skip(1).find(is_log).map(Path::to_owned)
+}
+
+/// Refuses to create a log inside another one, where its files would be those of a stream. A log
+/// that exists is opened wherever it is.
+fn refuse_inside_log(system: &dyn Storage, path: &Path) -> Result<()> {
+    let Some(log) = enclosing_log(system, path) else { return Ok(()) };
+    let text = format!(
+        "{} is inside the log {}, and no log is created there; give a directory outside of it, or that log and the name of a \
+         stream",
+        path.display(),
+        log.display()
+    );
+    Err(log_error(ErrorKind::Nested, text))
+}
+
 fn open_root(system: &dyn Storage, path: &Path) -> Result<Arc<dyn Storage>> {
     system.at(path).map_err(|e| not_a_directory(path, &e).unwrap_or_else(|| io_error("cannot open the log", e)))
 }
@@ -397,17 +428,23 @@ fn lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn Lock>> {
             let log = path.display();
             let file = file.display();
             let text = match owner {
-                Some(pid) if pid == std::process::id() => format!(
-                    "the log {log} is locked, and its lock file {file} names this process ({pid}); use the handle that it \
-                     has, close it there, or open the log read-only"
+                Some(owner) if owner.id == std::process::id() => format!(
+                    "the log {log} is locked by this process ({}), lock file {file}; use the handle that it has, close it \
+                     there, or open the log read-only",
+                    owner.id
                 ),
-                Some(pid) => format!(
-                    "the log {log} is locked, and its lock file {file} names process {pid}; close the log there or in its \
-                     children, or open it read-only"
-                ),
+                Some(LockOwner { id, command, is_certain }) => {
+                    let command = command.unwrap_or_else(|| "program unknown".to_owned());
+                    let by = if is_certain { "by" } else { "and its lock file names" };
+                    format!(
+                        "the log {log} is locked {by} process {id} ({command}), lock file {file}; close the log there or in \
+                         its children, or open it read-only"
+                    )
+                }
                 None => format!(
-                    "the log {log} is locked by a process that its lock file {file} does not name, such as a child of one \
-                     that has ended; find what has that file open and close the log there, or open it read-only"
+                    "the log {log} is locked by an unknown process, lock file {file}: a child of one that has ended, or one \
+                     in another container or on another machine; find what has that file open and close the log there, or \
+                     open it read-only"
                 ),
             };
             log_error(ErrorKind::Locked, text)

@@ -1,7 +1,7 @@
 //! The lock of a log against other processes.
 
 use std::fs;
-use std::io::{Read, Seek, Write};
+use std::io::{self, Seek, Write};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, OFlags};
@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::UnixStorage;
 use super::file::{not_a_file, not_a_file_or};
+use super::owner::owner;
 use super::process::ProcessMark;
 use crate::storage::{Lock, LockError};
 
@@ -41,7 +42,7 @@ impl Drop for UnixLock {
 
 impl UnixStorage {
     pub(super) fn lock_dir(&self, root: &Path, path: &Path) -> Result<UnixLock, LockError> {
-        let io = |e: Errno| LockError::Io(e.into());
+        let failed = |e: Errno| LockError::Io(e.into());
         let name = path;
         let path = self.path(path).map_err(LockError::Io)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
@@ -52,24 +53,24 @@ impl UnixStorage {
         }
         match file.try_lock() {
             Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Err(LockError::Held { owner: owner(&mut file) }),
+            Err(fs::TryLockError::WouldBlock) => return Err(held(file.metadata(), &mut file)),
             Err(fs::TryLockError::Error(e)) => return Err(LockError::Io(e)),
         }
         // From here on each way out unlocks the file, also a refusal.
         let mut lock = UnixLock { file, root: None, process: self.process };
         // A lock on a file that no longer has its name excludes no other process.
-        let named = rustix::fs::statat(self.root(), path, AtFlags::SYMLINK_NOFOLLOW).map_err(io)?;
-        let locked = rustix::fs::fstat(&lock.file).map_err(io)?;
+        let named = rustix::fs::statat(self.root(), path, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        let locked = rustix::fs::fstat(&lock.file).map_err(failed)?;
         if (named.st_ino, named.st_dev) != (locked.st_ino, locked.st_dev) {
             return Err(LockError::Held { owner: None });
         }
         // The directory is also locked, so that another process cannot get in by removing and
         // recreating the lock file.
         let root = self.path(root).map_err(LockError::Io)?;
-        let root = self.open_fd(root, OFlags::RDONLY | OFlags::DIRECTORY).map_err(io)?;
+        let root = self.open_fd(root, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed)?;
         match root.try_lock() {
             Ok(()) => lock.root = Some(root),
-            Err(fs::TryLockError::WouldBlock) => return Err(LockError::Held { owner: owner(&mut lock.file) }),
+            Err(fs::TryLockError::WouldBlock) => return Err(held(root.metadata(), &mut lock.file)),
             // Some file systems cannot lock directories.
             Err(fs::TryLockError::Error(_)) => {}
         }
@@ -78,21 +79,15 @@ impl UnixStorage {
     }
 }
 
+/// The refusal of a log because `locked`, its lock file or its directory, is locked.
+fn held(locked: io::Result<fs::Metadata>, lock_file: &mut fs::File) -> LockError {
+    LockError::Held { owner: locked.ok().and_then(|locked| owner(&locked, lock_file)) }
+}
+
 /// Writes this process's id into the lock file, for people to read. Ignores errors: a full disk
 /// must not prevent the opening of a log.
 fn write_owner(file: &mut fs::File) {
     let pid = format!("{}\n", std::process::id());
     let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(pid.as_bytes()));
     drop(written);
-}
-
-/// The process that a lock file names, if a process with that id exists.
-fn owner(file: &mut fs::File) -> Option<u32> {
-    let mut text = String::new();
-    file.rewind().and_then(|()| file.take(32).read_to_string(&mut text)).ok()?;
-    let pid: u32 = text.trim().parse().ok()?;
-    let process = rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?;
-    // A process that this user may not signal also exists.
-    let exists = matches!(rustix::process::test_kill_process(process), Ok(()) | Err(Errno::PERM));
-    exists.then_some(pid)
 }

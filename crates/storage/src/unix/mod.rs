@@ -8,6 +8,7 @@ mod dir;
 mod file;
 mod limits;
 mod lock;
+mod owner;
 mod process;
 mod random;
 
@@ -108,10 +109,26 @@ impl UnixStorage {
     }
 }
 
+/// Returns the canonical form of the part of a path that exists, followed by the rest.
+fn canonical(path: &Path) -> io::Result<PathBuf> {
+    let existing = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    match (existing.canonicalize(), path.parent(), path.file_name()) {
+        (Err(e), Some(parent), Some(name)) if e.kind() == io::ErrorKind::NotFound => Ok(canonical(parent)?.join(name)),
+        (canonical, ..) => canonical,
+    }
+}
+
 impl Storage for UnixStorage {
     fn at(&self, dir: &Path) -> io::Result<Arc<dyn Storage>> {
         let root = Some(Arc::new(Root { dir: self.open_dir_fd(dir)?, path: self.shown(dir) }));
         Ok(Arc::new(Self { root, process: ProcessMark::now() }))
+    }
+
+    fn canonical(&self, path: &Path) -> io::Result<PathBuf> {
+        if self.root.is_some() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        canonical(path)
     }
 
     fn is_forked(&self) -> bool {

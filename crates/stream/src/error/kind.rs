@@ -10,6 +10,9 @@ pub enum ErrorKind {
     Locked,
     /// The log or the stream does not exist, or the stream was deleted.
     Missing,
+    /// The directory is inside another log, and no log was created there. Give a directory outside
+    /// of that log.
+    Nested,
     /// Acknowledged entries are damaged or missing. Nothing was changed or deleted. See
     /// [`Error::damage`](super::Error::damage) and [`Error::lost`](super::Error::lost), and
     /// [`Error::advice`](super::Error::advice) for what still works.
@@ -90,6 +93,7 @@ impl ErrorKind {
         match self {
             Self::Locked => "locked",
             Self::Missing => "missing",
+            Self::Nested => "nested",
             Self::Damaged => "damaged",
             Self::Copied => "copied",
             Self::NewerFormat => "newer_format",

@@ -385,6 +385,7 @@ impl From<Error> for io::Error {
             ErrorKind::TooLarge { .. }
             | ErrorKind::InvalidOption
             | ErrorKind::InvalidName
+            | ErrorKind::Nested
             | ErrorKind::OutOfRange { .. } => io::ErrorKind::InvalidInput,
             _ => error.io_kind().unwrap_or(io::ErrorKind::Other),
         };
