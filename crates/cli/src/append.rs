@@ -13,7 +13,7 @@ use stratawal::{Batch, Durability, Stream, StreamOptions, Wal, inspect};
 use crate::failure::{DONE, FAILED, Failure, counted};
 use crate::lines::{Lines, Piece};
 use crate::name::{Escaped, pasteable};
-use crate::truncate::open_to_write;
+use crate::writer::open_or_create;
 use crate::{Common, bounds, json, signals};
 
 /// The most bytes that a batch takes: those of its entries, plus [`ENTRY_BYTES`] for each.
@@ -143,7 +143,7 @@ impl Append {
         let at_interrupt = gate.clone();
         let common = self.common.clone();
         signals::on_interrupt(self.json, move || common.result(at_interrupt.close()))?;
-        let wal = self.common.result(open_to_write(&self.common.dir))?;
+        let wal = open_or_create(&self.common)?;
         let mut appender = self.appender(&wal, &name, gate)?;
         let result = self.append_all(&mut appender);
         // Closed even after an error, so that the next open scans nothing. Not closed fast, because

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use stratawal::{Error, ErrorKind, Options, inspect};
 
-use crate::name::{self, pasteable};
+use crate::name::{self, pasteable, quoted};
 use crate::terminal::{Output, Tone};
 use crate::{advice, json, near};
 
@@ -55,7 +55,7 @@ impl Failure {
         if let Some(path) = path.filter(|path| !message.contains(path)) {
             message.push_str(&format!("; path {path}"));
         }
-        if let Some(advice) = advice(error).filter(|advice| !message.contains(advice)) {
+        if let Some(advice) = advice(dir, error).filter(|advice| !message.contains(advice)) {
             message.push_str(&format!("; {advice}"));
         }
         Self {
@@ -139,11 +139,29 @@ fn path_of(dir: &Path, error: &Error) -> Option<PathBuf> {
 }
 
 /// Returns the remedy for an error, unless the error itself states it.
-fn advice(error: &Error) -> Option<String> {
+fn advice(dir: &Path, error: &Error) -> Option<String> {
     match error.kind() {
         ErrorKind::Damaged => advice::about(error),
+        ErrorKind::Missing | ErrorKind::Nested if error.stream().is_none() => inside_log(dir, error.kind()),
+        ErrorKind::Locked => {
+            Some("`cat`, `streams`, `verify` and the other commands that only read work beside it".to_owned())
+        }
         ErrorKind::Io | ErrorKind::Poisoned => io_cause(error).map(|cause| remedy(cause).to_owned()),
         _ => None,
+    }
+}
+
+/// Returns the remedy if the directory given as a log is inside one: give the log itself.
+fn inside_log(dir: &Path, kind: ErrorKind) -> Option<String> {
+    let log = inspect::enclosing_log(dir)?;
+    let inside = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    let stream = inside.strip_prefix(log.join("streams")).ok().and_then(|name| inspect::unescape_name(name.to_str()?));
+    let log = quoted(&log.display().to_string());
+    match stream.map(|stream| pasteable(&stream)) {
+        Some(name) => Some(format!("it is the directory of the stream {name} of the log {log}: give {log} {name}")),
+        // The message names the log.
+        None if kind == ErrorKind::Nested => None,
+        None => Some(format!("it is inside the log {log}")),
     }
 }
 

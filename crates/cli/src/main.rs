@@ -30,6 +30,7 @@ mod table;
 mod terminal;
 mod truncate;
 mod verify;
+mod writer;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

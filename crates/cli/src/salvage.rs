@@ -9,7 +9,7 @@ use stratawal::{Batch, Durability, Entry, Stream, Wal};
 use crate::bounds::entries;
 use crate::failure::{DAMAGE, DONE, FAILED, Failure, USAGE, counted, output};
 use crate::name::{Escaped, message_of, pasteable};
-use crate::truncate::open_to_write;
+use crate::writer::open_existing;
 use crate::{Common, json, signals};
 
 /// The part of the help text about JSON.
@@ -139,7 +139,7 @@ impl Salvage {
 
     /// Copies the runs of `plan` to `targets`, and makes them durable.
     fn copy(&self, name: &str, plan: &Plan, targets: &[String]) -> Result<(), Failure> {
-        let wal = self.common.result(open_to_write(&self.common.dir))?;
+        let wal = open_existing(&self.common)?;
         let copied = self.copy_runs(&wal, name, plan, targets);
         // The streams that were copied to are closed, and so settled. The journal may have entries
         // of the damaged stream: they stay there, because its files are not to be changed.

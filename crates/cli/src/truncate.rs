@@ -3,13 +3,13 @@
 
 use std::io::{self, Write};
 use std::ops::Range;
-use std::path::Path;
 
-use stratawal::{ErrorKind, Options, Wal, inspect};
+use stratawal::{ErrorKind, Options, Wal};
 
 use crate::failure::{DONE, Failure, USAGE, output};
 use crate::name::{Escaped, pasteable};
 use crate::plan::{Part, Plan};
+use crate::writer::open_existing;
 use crate::{Common, bounds, json, signals};
 
 /// The part of the help text about JSON.
@@ -193,20 +193,6 @@ impl Delete {
         }
         Ok(DONE)
     }
-}
-
-/// Opens the log for writing if it exists. These commands do not create one.
-fn open_existing(common: &Common) -> Result<Wal, Failure> {
-    drop(common.result(Options::new().open_read_only(&common.dir))?);
-    common.result(open_to_write(&common.dir))
-}
-
-/// Opens or creates the log for writing. A new log gets a commit journal. One that exists stays
-/// with or without it, because a program that uses the log may have chosen that.
-pub(crate) fn open_to_write(dir: &Path) -> stratawal::Result<Wal> {
-    let options = Options::new();
-    let is_new = options.open_read_only(dir).is_err_and(|error| error.kind() == ErrorKind::Missing);
-    if is_new { options.open(dir) } else { options.journal(inspect::has_journal(dir)?).open(dir) }
 }
 
 fn print(text: &str) -> Result<(), Failure> {

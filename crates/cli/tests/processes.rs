@@ -109,7 +109,10 @@ fn second_writer_error_names_the_lock() {
     for arguments in [&["other"][..], &["s", "--json"]] {
         let ran = log.run("append", arguments, b"x\n");
         assert_eq!(ran.code, 3, "{}", ran.err);
-        assert!(ran.err.contains("LOCK") && ran.err.contains(&writer.child.id().to_string()), "{}", ran.err);
+        let holder =
+            format!("by process {} (stratawal), lock file {}", writer.child.id(), log.path().join("LOCK").display());
+        let holder = if cfg!(target_os = "linux") { holder } else { writer.child.id().to_string() };
+        assert!(ran.err.contains(&holder), "{}", ran.err);
         assert_eq!(ran.err.lines().count(), 1);
     }
     assert_eq!(log.run("append", ["s", "--json"], b"x\n").error()["kind"], "locked");
@@ -120,10 +123,38 @@ fn second_writer_error_names_the_lock() {
         let shown = log.run(command, arguments.iter().chain(&["--dry-run"]), b"");
         assert_eq!((shown.code, shown.text().contains("no entries")), (0, command == "truncate"), "{}", shown.err);
     }
+    // The commands that the error names work beside the writer.
+    let named = log.run("append", ["s"], b"x\n").err;
+    for (command, arguments) in [("cat", &["s"][..]), ("streams", &[]), ("verify", &[])] {
+        assert!(named.contains(&format!("`{command}`")), "{named}");
+        assert_eq!(log.run(command, arguments, b"").code, 0, "{command}");
+    }
     drop(writer.stdin);
     assert!(writer.child.wait().unwrap().success());
     assert_eq!(log.append("s", b"second\n").code, 0);
     assert_eq!(log.cat("s"), b"first\nsecond\n");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn unknown_holder_of_the_lock_is_not_named() {
+    let log = Log::new();
+    log.append("s", b"x\n");
+    // The process that takes the lock ends, and another one has inherited it.
+    let script = "exec 3<&0 9<>\"$0\"; flock 9; cat <&3 >/dev/null &";
+    let mut shell = std::process::Command::new("sh")
+        .args(["-c", script])
+        .arg(log.path().join("LOCK"))
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stdin = shell.stdin.take();
+    assert!(shell.wait().unwrap().success());
+    let refused = log.run("append", ["s"], b"y\n");
+    assert_eq!((refused.code, refused.err.lines().count()), (3, 1), "{}", refused.err);
+    assert!(refused.err.contains("by an unknown process") && refused.err.contains("LOCK"), "{}", refused.err);
+    assert!(refused.err.contains("find what has that file open"), "{}", refused.err);
+    drop(stdin);
 }
 
 /// The files of the log once its writer, which has no more to append, has made everything durable.
