@@ -10,7 +10,9 @@ use common::{location, memory, small_segments};
 use stratawal_frame::WalId;
 use stratawal_journal::JournalOptions;
 use stratawal_storage::{MemoryStorage, Storage};
-use stratawal_stream::{Durability, ErrorKind, Location, LogContext, LogJournal, RESERVE_LEN, StreamLog, Visibility};
+use stratawal_stream::{
+    Durability, ErrorKind, Location, LogContext, LogJournal, RESERVE_LEN, StreamLog, StreamOptions, Visibility,
+};
 
 /// The entries of the stream when the disk fills up, in several segments.
 const COUNT: u64 = 37;
@@ -30,6 +32,10 @@ struct Opened {
 
 impl Opened {
     fn new() -> Self {
+        Self::with(&small_segments())
+    }
+
+    fn with(options_of_streams: &StreamOptions) -> Self {
         let storage = memory();
         let shared: Arc<dyn Storage> = Arc::new(storage.clone());
         let options = JournalOptions::default().bytes(256 << 10);
@@ -39,7 +45,7 @@ impl Opened {
             Arc::new(context.journal(Arc::clone(journal)))
         };
         let open = |context: &Arc<LogContext>, location| {
-            StreamLog::open(Arc::clone(context), location, small_segments()).expect("opens")
+            StreamLog::open(Arc::clone(context), location, options_of_streams.clone()).expect("opens")
         };
         let journal = Arc::new(LogJournal::create(&shared, dir, WalId(0), options).expect("memory"));
         let context = with(&journal);
@@ -151,11 +157,14 @@ fn stopped_stream_continues_in_the_space_of_dropped_entries() {
 }
 
 /// The entries that only the journal has need space in the file before the end can move. The
-/// journal takes no more of them than the reserve has space for.
+/// journal takes no more of them than the reserve has space for. The longer the file, the further
+/// it is extended when there is room.
 #[test]
 fn truncation_drains_entries_with_the_reserve() {
-    for from in [0, COUNT / 2, COUNT + 1] {
-        let opened = Opened::new();
+    let options = [small_segments(), StreamOptions::new().segment_bytes(256 << 10)];
+    for (from, options) in [0, COUNT / 2, COUNT + 1].into_iter().flat_map(|from| options.iter().map(move |o| (from, o)))
+    {
+        let opened = Opened::with(options);
         opened.fill_disk();
         while opened.log.append(&ENTRY, Durability::Synced).is_ok() {}
         assert!(opened.log.next_seq() > COUNT + 1);

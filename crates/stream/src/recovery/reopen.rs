@@ -162,7 +162,7 @@ impl Inner {
             dead = found;
             tail.adopt_pending(waiting);
             if let Some(reservation) = tail.reservation.as_mut().filter(|_| reserved > 0) {
-                shared.with_room(reserve, || reservation.reserve(reserved))?;
+                shared.with_room(reserve, || reservation.reserve_exactly(reserved))?;
             }
             if tail.journaled.is_some() && (exists || tail.pending_len() > 0) {
                 dead.get_or_insert_default().extend(restart_below(&mut writer, tail, start)?);

@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use stratawal_frame::{ByteOffset, StreamId};
-use stratawal_segment::{Preallocation, SegmentWriter};
+use stratawal_segment::{CONTROL_RESERVE, Preallocation, SegmentWriter};
 
 use crate::batch::Entry;
 use crate::options::{Durability, StreamOptions};
@@ -51,6 +51,14 @@ impl Reservation {
     /// Reserves `len` more bytes.
     pub(crate) fn reserve(&mut self, len: u64) -> stratawal_segment::Result<()> {
         self.preallocation.ensure(&ByteOffset(self.end), len)?;
+        self.end += len;
+        Ok(())
+    }
+
+    /// Reserves `len` more bytes, and extends the file no further than that takes: what is left of
+    /// the emergency reserve is for a new segment.
+    pub(crate) fn reserve_exactly(&mut self, len: u64) -> stratawal_segment::Result<()> {
+        self.preallocation.ensure_control(&ByteOffset(self.end), len.saturating_add(CONTROL_RESERVE))?;
         self.end += len;
         Ok(())
     }
@@ -355,9 +363,12 @@ impl Tail {
         self.unreserved
     }
 
-    /// Reserves the space of all pending entries.
-    pub(crate) fn reserve_pending(&mut self) -> stratawal_segment::Result<()> {
-        if self.unreserved > 0 { self.reserve(0) } else { Ok(()) }
+    /// Reserves the space of all pending entries. Extends the file beyond that if `ahead` is set.
+    pub(crate) fn reserve_pending(&mut self, ahead: bool) -> stratawal_segment::Result<()> {
+        let Some(reservation) = self.reservation.as_mut().filter(|_| self.unreserved > 0) else { return Ok(()) };
+        if ahead { reservation.reserve(self.unreserved) } else { reservation.reserve_exactly(self.unreserved) }?;
+        self.unreserved = 0;
+        Ok(())
     }
 
     /// Reserves the space of all pending entries, and `len` bytes after them. Does nothing if the

@@ -100,7 +100,9 @@ impl Writer {
                 if passes { error } else { error.poisoned() }
             })?;
         }
-        self.shared().with_room(reserve, || tail.reserve_pending())
+        // The second time, the emergency reserve was given up.
+        let mut ahead = true;
+        self.shared().with_room(reserve, || tail.reserve_pending(std::mem::take(&mut ahead)))
     }
 }
 
