@@ -294,3 +294,44 @@ fn new_stream_on_a_full_disk_is_refused_and_not_poisoned() {
         }
     }
 }
+
+/// Streams that were not looked up fill the journal, and a full disk kept them from taking their
+/// records.
+#[test]
+fn truncations_continue_once_carried_streams_have_room() {
+    let options = options(false).journal_bytes(64 << 10);
+    let sim = SimStorage::new(1);
+    let wal = open(&sim, &options).unwrap();
+    append(&wal.stream("s").unwrap(), 10, 10_000);
+    wal.close().unwrap();
+    let wal = open(&sim, &options).unwrap();
+    for i in 0..6 {
+        append(&wal.stream(&format!("carried {i}")).unwrap(), 1, 4000);
+    }
+    let sim = after(&sim, Crash::Kill);
+    fill(&sim);
+    let wal = open(&sim, &options).unwrap();
+    let s = wal.stream("s").unwrap();
+    let shorten = || s.truncate_from(s.next_seq() - 1);
+    for len in [3000, 300, 8] {
+        while s.append(entry(s.next_seq(), len)).is_ok() {}
+    }
+    // Each puts a record.
+    let refused = (0..10_000).find_map(|_| {
+        // There is room for an entry only at times.
+        let _ = s.append(entry(s.next_seq(), 8));
+        shorten().err()
+    });
+    assert_eq!(refused.map(|error| error.kind()), Some(ErrorKind::Full));
+    assert!(s.next_seq() > 0, "entries are left");
+    sim.set_faults(None);
+    for _ in 0..10 {
+        append(&s, 1, 8);
+        shorten().unwrap();
+    }
+    let wal = open(&after(&sim, Crash::Lost), &options).unwrap();
+    assert_eq!(wal.stream("s").unwrap().next_seq(), s.next_seq());
+    for i in 0..6 {
+        assert_entries(&wal.stream(&format!("carried {i}")).unwrap(), 0, 1);
+    }
+}

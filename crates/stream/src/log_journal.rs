@@ -378,6 +378,7 @@ impl LogJournal {
         let record = longest_control_record(name);
         match self.journal.reserve(&record) {
             Err(full) if full.is_full() && !self.journal.is_failed() => {
+                self.settle_carried_again();
                 self.make_room()?;
                 self.journal.reserve(&record)
             }

@@ -38,6 +38,14 @@ impl LogJournal {
         self.settling.lock().by = settler;
     }
 
+    /// Has streams that were not looked up, and could not be settled, tried once more when room is
+    /// made: the disk may have space by now. Does nothing if another thread is settling some.
+    pub(super) fn settle_carried_again(&self) {
+        if let Some(mut settling) = self.settling.try_lock() {
+            settling.tried.clear();
+        }
+    }
+
     /// Settles the streams that have the most bytes among those that were not looked up, if all of
     /// them together have so many that copying them forward would take most of the journal. Does
     /// nothing if another thread is doing this. The caller holds no lock of this crate.
