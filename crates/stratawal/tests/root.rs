@@ -200,6 +200,33 @@ fn format_and_lock_must_be_plain_files() {
 }
 
 #[test]
+fn a_log_inside_another_is_opened_but_not_created() {
+    let dir = tempfile::tempdir().unwrap();
+    let outer = dir.path().join("outer");
+    let moved = dir.path().join("moved");
+    for path in [&outer, &moved] {
+        Wal::open(path).unwrap().close().unwrap();
+    }
+    for name in ["new", "streams", "streams/s", "new/deep"] {
+        let error = Wal::open(outer.join(name)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Nested, "{name}: {error}");
+        assert!(error.to_string().contains(&*outer.canonicalize().unwrap().display().to_string()), "{error}");
+        assert_eq!(outer.join(name).exists(), name == "streams", "nothing is created");
+    }
+    // Not even a log that is damaged or of a newer version.
+    let format = fs::read(outer.join("FORMAT")).unwrap();
+    fs::write(outer.join("FORMAT"), [&format[..100], &vec![0; format.len() - 100]].concat()).unwrap();
+    assert_eq!(Wal::open(outer.join("new")).unwrap_err().kind(), ErrorKind::Nested);
+    fs::rename(&moved, outer.join("moved")).unwrap();
+    Wal::open(outer.join("moved")).unwrap();
+    // Another program's file of this name is no log.
+    let other = dir.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("FORMAT"), "the format of my files").unwrap();
+    Wal::open(other.join("log")).unwrap();
+}
+
+#[test]
 fn locked_log_names_only_a_process_that_exists() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path()).unwrap();
