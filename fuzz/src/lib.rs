@@ -4,8 +4,8 @@
 //! The workspace's tests also compile this file, and replay every seed and every regression.
 #![forbid(unsafe_code)]
 
-#[path = "../../crates/cli/src/lines.rs"]
-mod lines;
+#[path = "../../crates/cli/src/input.rs"]
+mod input;
 #[path = "../../crates/stratawal/tests/simulation/log.rs"]
 mod log;
 mod operations;
@@ -13,6 +13,7 @@ mod recovery;
 
 use std::io::{self, Read};
 
+use input::{Framing, Piece};
 use stratawal::inspect::{escape_name, unescape_name};
 
 /// A target: its name, and the function that checks its bytes.
@@ -55,7 +56,7 @@ fn stream_names(bytes: &[u8]) {
     }
 }
 
-/// The lines do not depend on how the input is split into pieces.
+/// The entries do not depend on how the input is split into pieces.
 fn cli_lines(bytes: &[u8]) {
     /// Bytes split into pieces. A byte before each piece gives its length.
     struct Pieces<'b>(&'b [u8]);
@@ -81,17 +82,45 @@ fn cli_lines(bytes: &[u8]) {
         input.extend_from_slice(piece);
         rest = after;
     }
+    for framing in [Framing::Delimited(b'\n'), Framing::Delimited(0), Framing::LengthPrefixed, Framing::Whole] {
+        let (found, cut) = entries(Pieces(bytes), framing);
+        match framing {
+            Framing::Delimited(delimiter) => {
+                let mut expected: Vec<&[u8]> = input.split(|&b| b == delimiter).collect();
+                // Input that is empty or ends with a delimiter has no further entry.
+                if expected.last().is_some_and(|last| last.is_empty()) {
+                    expected.pop();
+                }
+                assert_eq!(found, expected);
+                assert!(!cut);
+            }
+            Framing::LengthPrefixed => {
+                let lengths = found.iter().map(|entry| (entry.len() as u32).to_le_bytes());
+                let again: Vec<u8> = lengths.zip(&found).flat_map(|(len, entry)| [&len, &**entry].concat()).collect();
+                assert!(input.starts_with(&again), "{found:?}");
+                assert_eq!(cut, again.len() < input.len());
+            }
+            Framing::Whole => assert_eq!((found, cut), (vec![input.clone()], false)),
+        }
+    }
+}
+
+/// Returns the entries of an input, and whether it ended within one of known length.
+fn entries(input: impl Read, framing: Framing) -> (Vec<Vec<u8>>, bool) {
     let mut found: Vec<Vec<u8>> = Vec::new();
-    let mut line = Vec::new();
-    let mut lines = lines::Lines::new(Pieces(bytes));
+    let mut entry = Vec::new();
+    let mut length = None;
+    let mut entries = input::Entries::new(input, framing);
     loop {
-        let more = lines.read().expect("no read fails");
-        while let Some(piece) = lines.piece() {
+        let more = entries.read().expect("no read fails");
+        while let Some(piece) = entries.piece() {
             match piece {
-                lines::Piece::Part(part) => line.extend_from_slice(part),
-                lines::Piece::Last(last) => {
-                    line.extend_from_slice(last);
-                    found.push(std::mem::take(&mut line));
+                Piece::Length(len) => assert!(entry.is_empty() && length.replace(len).is_none()),
+                Piece::Part(part) => entry.extend_from_slice(part),
+                Piece::Last(last) => {
+                    entry.extend_from_slice(last);
+                    assert!(length.take().is_none_or(|len| len == entry.len() as u64));
+                    found.push(std::mem::take(&mut entry));
                 }
             }
         }
@@ -99,11 +128,7 @@ fn cli_lines(bytes: &[u8]) {
             break;
         }
     }
-    assert!(line.is_empty(), "the end of the input ends its last line");
-    let mut expected: Vec<&[u8]> = input.split(|&b| b == b'\n').collect();
-    // Input that is empty or ends with a newline has no further line.
-    if expected.last().is_some_and(|last| last.is_empty()) {
-        expected.pop();
-    }
-    assert_eq!(found, expected);
+    let cut = entries.is_cut();
+    assert!(cut || entry.is_empty(), "the end of the input ends its last entry");
+    (found, cut)
 }

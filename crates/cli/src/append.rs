@@ -1,6 +1,5 @@
-//! `stratawal append`: appends lines as entries.
+//! `stratawal append`: appends lines, or other parts of its input, as entries.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -11,7 +10,8 @@ use std::time::Instant;
 use stratawal::{Batch, Durability, Stream, StreamOptions, Wal, inspect};
 
 use crate::failure::{DONE, FAILED, Failure, counted};
-use crate::lines::{Lines, Piece};
+use crate::framing::{FramingOptions, Position};
+use crate::input::{Entries, Framing, Piece};
 use crate::name::{Escaped, pasteable};
 use crate::writer::open_or_create;
 use crate::{Common, bounds, json, signals};
@@ -19,7 +19,7 @@ use crate::{Common, bounds, json, signals};
 /// The most bytes that a batch takes: those of its entries, plus [`ENTRY_BYTES`] for each.
 const BATCH_BYTES_MAX: u64 = 1 << 30;
 
-/// Each entry counts this many bytes towards a batch's bound, besides its own.
+/// Each entry counts this many bytes towards a batch's bound, in addition to its own.
 const ENTRY_BYTES: u64 = 4;
 
 /// The part of the help text about JSON.
@@ -28,7 +28,8 @@ With --json, the last line: {"stream":"s","entries":100,"bytes":5120,"first":0,"
 (`first` and `last` are null if there was nothing to append. A stream is created by its first entry.)
 
 A line has at most 1,073,741,820 bytes. A batch has at most 1,073,741,824, and each entry counts 4 bytes more than its
-own. A longer one is an error that names its file and line; the lines before it, or before its batch, are appended."#;
+own. A longer one is an error that names its file and line; the lines before it, or before its batch, are appended. The
+same holds for other entries than lines."#;
 
 /// The arguments of `append`.
 #[derive(Debug, clap::Args)]
@@ -40,14 +41,16 @@ pub(crate) struct Append {
     /// The stream. Its name has at least one character, and its escaped form, which
     /// `streams --escaped` prints, has at most 240 bytes.
     stream: String,
-    /// Files to read, one entry per line. `-` is standard input, which is also read if no file is
-    /// given.
+    /// Files to read, one entry per line unless an option sets another form. `-` is standard input,
+    /// which is also read if no file is given.
     files: Vec<PathBuf>,
+    #[command(flatten)]
+    framing: FramingOptions,
     /// How safe an entry must be before it counts as appended.
     #[arg(long, value_enum, default_value = "synced")]
     durability: DurabilityArgument,
-    /// Append N lines as one batch: after a crash, it exists as a whole or not at all. Without this
-    /// option, the lines that one read of the input returns are a batch.
+    /// Append N entries as one batch: after a crash, it exists as a whole or not at all. Without
+    /// this option, the entries that end within one read of the input are a batch.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     batch: Option<u64>,
     /// Print the seq of each batch's last entry once it is acknowledged.
@@ -100,26 +103,13 @@ impl Gate {
     }
 }
 
-/// A position in the input.
-struct Position {
-    input: String,
-    /// The line, counted from 1.
-    line: u64,
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, line {}", self.input, self.line)
-    }
-}
-
-/// Collects lines, appends them in batches, and acknowledges the batches.
+/// Collects entries, appends them in batches, and acknowledges the batches.
 struct Appender {
     stream: Stream,
     gate: Gate,
     common: Common,
     batch: Batch,
-    /// The bytes of the unfinished line, which are already in the batch.
+    /// The bytes of the unfinished entry, which are already in the batch.
     begun_bytes: usize,
     batch_len: Option<usize>,
     batch_bytes_max: u64,
@@ -178,9 +168,9 @@ impl Append {
     fn append_all(&self, appender: &mut Appender) -> Result<(), Failure> {
         let standard_input = [PathBuf::from("-")];
         let files = if self.files.is_empty() { &standard_input[..] } else { &self.files };
-        let result = files.iter().try_for_each(|file| append_file(file, appender));
-        // Complete lines that were read before an error are also appended. A batch that was refused
-        // or failed has been cleared.
+        let result = files.iter().try_for_each(|file| append_file(file, self.framing.framing(), appender));
+        // Complete entries that were read before an error are also appended. A batch that was
+        // refused or failed has been cleared.
         let rest = appender.append();
         result.and(rest)
     }
@@ -256,22 +246,35 @@ fn open(file: &Path) -> io::Result<File> {
     }
 }
 
-fn append_file(file: &Path, appender: &mut Appender) -> Result<(), Failure> {
-    let mut at = Position { input: shown(file), line: 1 };
-    let mut lines = Lines::new(open(file).map_err(|e| cannot_read(&at.input, &e))?);
+fn append_file(file: &Path, framing: Framing, appender: &mut Appender) -> Result<(), Failure> {
+    let input = shown(file);
+    let mut at = Position::first(&input, framing);
+    let mut entries = Entries::new(open(file).map_err(|e| cannot_read(&input, &e))?, framing);
     loop {
-        let more = lines.read();
-        while let Some(piece) = lines.piece() {
+        let more = entries.read();
+        while let Some(piece) = entries.piece() {
             appender.take(&piece, &at)?;
-            at.line += u64::from(matches!(piece, Piece::Last(_)));
+            if matches!(piece, Piece::Last(_)) {
+                at.advance();
+            }
         }
         appender.end_of_read()?;
         match more {
             Ok(true) => {}
+            Ok(false) if entries.is_cut() => return Err(cut(&at)),
             Ok(false) => return Ok(()),
-            Err(e) => return Err(cannot_read(&format!("{} (at line {})", at.input, at.line), &e)),
+            Err(e) => return Err(cannot_read(&at.place(), &e)),
         }
     }
+}
+
+/// The input ended within the entry at `at`, whose length is known.
+fn cut(at: &Position<'_>) -> Failure {
+    let text = format!(
+        "{at}: the input ends within this entry or its length, so it was not appended; check that the input is \
+         length-prefixed and was not cut off"
+    );
+    Failure::new(FAILED, "cut_input", text)
 }
 
 impl Appender {
@@ -283,18 +286,22 @@ impl Appender {
         Some(format!("{} {were} appended before that", bounds::entries(first, last + 1)))
     }
 
-    /// Takes a piece of the line at `at`, and appends the batch once it is complete. A line or
+    /// Takes a piece of the entry at `at`, and appends the batch once it is complete. An entry or
     /// batch is refused as soon as a piece exceeds the bound, so no more of it is read.
-    fn take(&mut self, piece: &Piece<'_>, at: &Position) -> Result<(), Failure> {
-        let (Piece::Part(bytes) | Piece::Last(bytes)) = piece;
-        // Without `--batch`, the complete lines are a batch.
-        if self.batch_len.is_none() && (matches!(piece, Piece::Part(_)) || !self.has_room(bytes.len())) {
+    fn take(&mut self, piece: &Piece<'_>, at: &Position<'_>) -> Result<(), Failure> {
+        let bytes = match *piece {
+            Piece::Length(len) => usize::try_from(len).unwrap_or(usize::MAX),
+            Piece::Part(bytes) | Piece::Last(bytes) => bytes.len(),
+        };
+        // Without `--batch`, the complete entries are a batch.
+        if self.batch_len.is_none() && (matches!(piece, Piece::Part(_)) || !self.has_room(bytes)) {
             self.append()?;
         }
-        if !self.has_room(bytes.len()) {
-            return Err(self.refuse(at, bytes.len()));
+        if !self.has_room(bytes) {
+            return Err(self.refuse(at, bytes));
         }
         match piece {
+            Piece::Length(_) => return Ok(()),
             Piece::Part(part) => {
                 self.batch.push_part(part);
                 self.begun_bytes += part.len();
@@ -307,23 +314,24 @@ impl Appender {
         if self.batch_len == Some(self.batch.len()) { self.append() } else { Ok(()) }
     }
 
-    /// Called once all input read so far has been consumed. Without `--batch`, the complete lines
+    /// Called once all input read so far has been consumed. Without `--batch`, the complete entries
     /// in it form one batch.
     fn end_of_read(&mut self) -> Result<(), Failure> {
         if self.batch_len.is_none() { self.append() } else { Ok(()) }
     }
 
-    /// Returns whether a line of the batch may grow by `bytes`.
+    /// Returns whether an entry of the batch may grow by `bytes`.
     fn has_room(&self, bytes: usize) -> bool {
         let bytes = (self.batch.bytes() + self.begun_bytes + bytes) as u64;
         bytes + ENTRY_BYTES * (self.batch.len() as u64 + 1) <= self.batch_bytes_max
     }
 
     /// Drops the batch because `bytes` more would exceed the bound.
-    fn refuse(&mut self, at: &Position, bytes: usize) -> Failure {
-        let line_max = self.batch_bytes_max - ENTRY_BYTES;
-        let mut text = if (self.begun_bytes + bytes) as u64 > line_max {
-            format!("{at}: the line is longer than {line_max} bytes, the most that an entry can have; shorten it")
+    fn refuse(&mut self, at: &Position<'_>, bytes: usize) -> Failure {
+        let entry_max = self.batch_bytes_max - ENTRY_BYTES;
+        let mut text = if (self.begun_bytes + bytes) as u64 > entry_max {
+            let unit = at.unit();
+            format!("{at}: the {unit} is longer than {entry_max} bytes, the most that an entry can have; shorten it")
         } else {
             let max = self.batch_bytes_max;
             format!(
@@ -392,6 +400,7 @@ mod tests {
         let arguments = Append {
             common: Common { dir: dir.path().join("log") },
             escaped: Escaped::default(),
+            framing: FramingOptions::default(),
             stream: "s".to_owned(),
             files: texts.collect(),
             durability: DurabilityArgument::Synced,

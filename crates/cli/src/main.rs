@@ -14,10 +14,11 @@ mod failure;
 mod follow;
 mod follow_output;
 mod form;
+mod framing;
 mod generate;
 mod human;
+mod input;
 mod json;
-mod lines;
 mod name;
 mod near;
 mod plan;
@@ -61,7 +62,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Append lines to a stream, one entry per line; create the log if it does not exist.
+    /// Append lines or other entries to a stream; create the log if it does not exist.
     #[command(after_help = about(append::JSON))]
     Append(append::Append),
     /// Print the entries of a stream, each followed by a newline.

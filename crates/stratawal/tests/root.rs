@@ -219,7 +219,7 @@ fn a_log_inside_another_is_opened_but_not_created() {
     assert_eq!(Wal::open(outer.join("new")).unwrap_err().kind(), ErrorKind::Nested);
     fs::rename(&moved, outer.join("moved")).unwrap();
     Wal::open(outer.join("moved")).unwrap();
-    // Another program's file of this name is no log.
+    // Another program's file of this name does not make a log.
     let other = dir.path().join("other");
     fs::create_dir(&other).unwrap();
     fs::write(other.join("FORMAT"), "the format of my files").unwrap();
