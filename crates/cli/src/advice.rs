@@ -4,7 +4,7 @@ use stratawal::{DamageKind, Error};
 
 const READ: &str = "`cat --skip-damage` prints the other entries";
 
-const AND_ALL: &str = "and every entry before it, so save those first";
+const AND_ALL: &str = "and every entry before it, so `salvage` those first";
 
 /// Returns the commands that help with this damage, or `None` if it is not damage to a stream or
 /// its message already states the remedy.
@@ -14,7 +14,7 @@ pub(crate) fn about(damage: &Error) -> Option<String> {
         (DamageKind::Misplaced, Some(drop)) => {
             format!(
                 "{READ}; if the right file is lost, move this one away first, and then {drop} opens the stream, and drops \
-                 every entry before that one, so save those first"
+                 every entry before that one, so `salvage` those first"
             )
         }
         (DamageKind::Misplaced | DamageKind::Directory, _) => return None,
@@ -27,9 +27,11 @@ pub(crate) fn about(damage: &Error) -> Option<String> {
              the journal still has; restore the log from a copy"
                 .to_owned()
         }
-        (DamageKind::Seal, _) => format!(
-            "no entry is lost, and `append` works; `truncate --before` an entry of a later file drops the damage {AND_ALL}"
-        ),
+        (DamageKind::Seal, _) => {
+            "no entry is lost, and `append` works; `truncate --before` an entry of a later file drops \
+             the damage and every entry before it, so copy those first, by `cat --length-prefixed`"
+                .to_owned()
+        }
         // The stream opens despite these.
         (DamageKind::Frame | DamageKind::Gap, Some(drop)) => {
             format!("{READ}, and `append` works; {drop} drops the damage {AND_ALL}")
@@ -43,8 +45,8 @@ pub(crate) fn about(damage: &Error) -> Option<String> {
              works"
         ),
         (_, None) => format!(
-            "{READ}; restore the file from a copy, or append those entries to another stream and `delete` this one, since it \
-             is not known where it ended (entries that contain newlines need a program for that)"
+            "{READ}; restore the file from a copy, or `salvage` those entries and `delete` this stream, since it is not known \
+             where it ended"
         ),
     })
 }

@@ -122,6 +122,16 @@ fn move_misplaced_away(kind: &str, stream: &Files, seq: u64) {
     fs::rename(path, stream.log.beside("moved")).unwrap();
 }
 
+/// Checks that `salvage` saves every entry that is not lost.
+fn salvage_saves_the_rest(kind: &str, stream: &Files, lost: Loss) {
+    let ran = stream.log.run("salvage", ["s", "--json"], b"");
+    assert_eq!(ran.code, 0, "{kind}: {}", ran.err);
+    let lines = ran.text().lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let names: Vec<String> = lines.filter_map(|line| line["stream"].as_str().map(ToOwned::to_owned)).collect();
+    let saved: Vec<u8> = names.iter().flat_map(|name| stream.log.cat(name)).collect();
+    assert_eq!(saved, as_text(&left(0..stream.next(), lost)).into_bytes(), "{kind}: in {names:?}");
+}
+
 /// Checks that a truncation ends the damage and loses no entry from `seq` on.
 fn truncation_helps(kind: &str, stream: &Files, seq: u64) {
     let ran = stream.log.run("truncate", ["s", "--before", &seq.to_string(), "--yes"], b"");
@@ -161,6 +171,8 @@ fn advice_for_each_kind_of_damage_works() {
             if advice.contains("move this one away first") {
                 move_misplaced_away(kind, &stream, seq);
             }
+            assert!(advice.contains("so `salvage` those first"), "{kind}: {advice}");
+            salvage_saves_the_rest(kind, &stream, lost);
             truncation_helps(kind, &stream, seq);
             helped = true;
         }
@@ -168,7 +180,7 @@ fn advice_for_each_kind_of_damage_works() {
             truncation_helps(kind, &damaged(damage), stream.seqs[2].start);
             helped = true;
         }
-        if advice.contains("append those entries to another stream and `delete` this one") {
+        if advice.contains("or `salvage` those entries and `delete` this stream") {
             // No other remedy helps.
             for (command, place) in [
                 ("append", vec![]),
@@ -177,10 +189,8 @@ fn advice_for_each_kind_of_damage_works() {
                 let arguments: Vec<String> = ["s".to_owned()].into_iter().chain(place).collect();
                 assert_eq!(stream.log.run(command, arguments, b"x\n").code, 1, "{kind}: {command} works");
             }
-            let saved = stream.cat(&["--skip-damage"]).out;
-            stream.log.append("saved", &saved);
+            salvage_saves_the_rest(kind, &stream, lost);
             assert_eq!(stream.log.run("delete", ["s", "--yes"], b"").code, 0, "{kind}");
-            assert_eq!(stream.log.cat("saved"), saved, "{kind}");
             assert_eq!(stream.log.run("verify", [""; 0], b"").code, 0, "{kind}");
             helped = true;
         }
