@@ -163,6 +163,16 @@ fn mistake(error: &clap::Error) -> String {
         ContextValue::Strings(words) if !words.is_empty() => Some(words.join(" or ")),
         _ => None,
     });
-    let meant = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+    let is_unknown_option = matches!(
+        error.get(ContextKind::InvalidArg),
+        Some(ContextValue::String(argument)) if error.kind() == ClapKind::UnknownArgument && argument.starts_with('-')
+    );
+    let meant = match meant {
+        Some(meant) => format!("; did you mean {meant}?"),
+        None if is_unknown_option => {
+            "; a name that begins with a dash comes after --, and after the options".to_owned()
+        }
+        None => String::new(),
+    };
     format!("{}{meant}; see --help", lines.join(" ").trim_start_matches("error: "))
 }

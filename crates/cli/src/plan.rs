@@ -125,13 +125,8 @@ impl Plan {
         }
         let Segments { whole, bytes, all } = segments;
         let _ = match whole {
-            0 => writeln!(text, "  no segment file of {all} goes as a whole, so this frees no space"),
-            _ => writeln!(
-                text,
-                "  {whole} of {} go, {}",
-                counted(all as u64, "segment file", "segment files"),
-                human::bytes(bytes)
-            ),
+            0 => writeln!(text, "  segment files that go: none of {all}, so this frees no space"),
+            _ => writeln!(text, "  segment files that go: {whole} of {all}, {}", human::bytes(bytes)),
         };
         let (first, next) = self.kept();
         let _ = match self.part {

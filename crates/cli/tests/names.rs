@@ -113,6 +113,16 @@ fn another_spelling_of_an_escaped_name_is_refused() {
     assert!(!log.path().exists());
 }
 
+#[test]
+fn a_dash_without_the_two_before_it_is_explained() {
+    let log = log();
+    let ran = log.run("cat", ["-x"], b"");
+    assert_eq!((ran.code, ran.err.lines().count()), (2, 1), "{}", ran.err);
+    assert!(ran.err.contains("a name that begins with a dash comes after --"), "{}", ran.err);
+    let other = log.run("cat", ["orders", "another"], b"");
+    assert!(other.code == 2 && !other.err.contains("dash"), "{}", other.err);
+}
+
 /// Returns what follows `before` and precedes `after` in a text.
 fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
     let rest = text.split_once(before).unwrap_or_else(|| panic!("no {before:?} in {text}")).1;

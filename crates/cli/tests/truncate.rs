@@ -95,7 +95,7 @@ fn preview_has_the_times_and_sizes_of_what_goes() {
     let expected = [
         "stream s: truncate would drop entries 0 to 79".to_owned(),
         format!("  80 entries, 800 B, from {} to {}", first.as_str().unwrap(), last.as_str().unwrap()),
-        "  2 of 3 segment files go, ".to_owned(),
+        "  segment files that go: 2 of 3, ".to_owned(),
         "  what stays: entries 80 to 119".to_owned(),
     ];
     assert_eq!(text.text().lines().count(), expected.len(), "{}", text.text());
