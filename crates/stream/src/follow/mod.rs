@@ -500,6 +500,8 @@ impl Follow {
         if context.have_followers_ended() {
             return Err(self.end_with(ErrorKind::Closed));
         }
+        // The last entry may be large, and the next one may be long in coming.
+        self.iter.release();
         if self.idle_looks > 0 {
             let left = deadline.map_or(WAIT_MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
             let max = if self.idle_looks > QUICK_LOOKS { WAIT_MAX } else { LOOK_PAUSE };
