@@ -222,6 +222,19 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// [`LockError::Held`] if the log is locked; otherwise, any operating-system error.
     fn lock(&self, root: &Path, path: &Path) -> Result<Box<dyn Lock>, LockError>;
 
+    /// The process that has locked the log in the directory `root` through its lock file `path`, if
+    /// it is known and exists now. Takes no lock and changes nothing. `None` does not prove that
+    /// the log is free: the process may be in another container or on another machine.
+    ///
+    /// The default knows of no process.
+    ///
+    /// # Errors
+    /// Any operating-system error, except that a missing lock file is locked by no process.
+    fn lock_owner(&self, root: &Path, path: &Path) -> io::Result<Option<LockOwner>> {
+        let _ = (root, path);
+        Ok(None)
+    }
+
     /// The number of bytes that this user may still write to the file system of `dir`.
     ///
     /// # Errors

@@ -272,6 +272,31 @@ fn another_process_excludes_this_one_until_it_dies() {
     assert_eq!(holder(&UnixStorage::new(), dir.path()), None);
 }
 
+#[test]
+fn the_owner_of_a_lock_is_found_without_a_lock() {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let storage = UnixStorage::new();
+    let path = dir.path().join("LOCK");
+    let owner = || storage.lock_owner(dir.path(), &path).unwrap().map(|owner| owner.id);
+    assert_eq!(owner(), None);
+    assert!(!path.exists(), "nothing is created");
+    let other = start_other(dir.path());
+    assert_eq!(owner(), Some(other.child.id()));
+    other.release();
+    assert_eq!(owner(), None, "the lock file still names it");
+    let lock = storage.lock(dir.path(), &path).unwrap();
+    assert_eq!(owner(), Some(std::process::id()));
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "").unwrap();
+    assert_eq!(owner(), Some(std::process::id()), "the directory is still locked");
+    drop(lock);
+    assert_eq!(owner(), None);
+}
+
 /// Runs `body` while another thread starts one process after another.
 fn while_processes_start(body: impl FnOnce()) {
     let done = AtomicBool::new(false);

@@ -19,8 +19,10 @@ use crate::root::{self, JOURNAL, RESERVE, Root};
 use crate::stream::Stream;
 use crate::wal::{stream_dir, unknown_stream};
 
+mod info;
 mod verify;
 
+pub use info::{LogInfo, Writer, log_info};
 pub use stratawal_stream::{CheckState, Lost, Salvage, Salvaged, StreamCheck};
 pub use verify::{VerifyOptions, verify_with};
 
@@ -415,9 +417,12 @@ pub fn enclosing_log(path: impl AsRef<Path>) -> Option<PathBuf> {
 /// [`Missing`](crate::ErrorKind::Missing) if the log does not exist. Any error of the log as a
 /// whole.
 pub fn reserve_bytes(path: impl AsRef<Path>) -> Result<u64> {
-    let root = Root::open_read_only(&UnixStorage::new(), path.as_ref())?;
-    let context = LogContext::new(root.storage).wal_id(root.format.wal_id).read_only(true);
-    Ok(context.emergency_reserve_at(RESERVE).reserve_bytes())
+    Ok(reserve_bytes_of(&Root::open_read_only(&UnixStorage::new(), path.as_ref())?))
+}
+
+fn reserve_bytes_of(root: &Root) -> u64 {
+    let context = LogContext::new(Arc::clone(&root.storage)).wal_id(root.format.wal_id).read_only(true);
+    context.emergency_reserve_at(RESERVE).reserve_bytes()
 }
 
 /// A segment file, returned by [`segment_files`]. Its path is

@@ -27,6 +27,9 @@ pub(crate) const NOTIFY: &str = "NOTIFY";
 /// The file that contains the version of the log and its id.
 const FORMAT: &str = "FORMAT";
 
+/// The file that the process that writes to the log has locked.
+pub(crate) const LOCK: &str = "LOCK";
+
 /// The name of a FORMAT file that is being written begins like this; 16 hexadecimal digits follow.
 const TEMPORARY_FORMAT: &str = ".tmp-FORMAT-";
 
@@ -423,7 +426,7 @@ fn parent_of(dir: &Path) -> &Path {
 
 fn lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn Lock>> {
     let file = path.join("LOCK");
-    storage.lock(Path::new(""), Path::new("LOCK")).map_err(|error| match error {
+    storage.lock(Path::new(""), Path::new(LOCK)).map_err(|error| match error {
         LockError::Held { owner } => {
             let log = path.display();
             let file = file.display();

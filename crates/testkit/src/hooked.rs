@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use stratawal_storage::{Access, ChangeStamp, DirEntry, File, Lock, LockError, RangeSync, Storage, StoreMap};
+use stratawal_storage::{
+    Access, ChangeStamp, DirEntry, File, Lock, LockError, LockOwner, RangeSync, Storage, StoreMap,
+};
 
 /// The kinds of operations that reach a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,6 +197,10 @@ impl Storage for HookedStorage {
 
     fn lock(&self, root: &Path, path: &Path) -> Result<Box<dyn Lock>, LockError> {
         self.inner.lock(root, path)
+    }
+
+    fn lock_owner(&self, root: &Path, path: &Path) -> io::Result<Option<LockOwner>> {
+        self.inner.lock_owner(root, path)
     }
 
     fn free_space(&self, dir: &Path) -> io::Result<u64> {

@@ -11,7 +11,7 @@ use super::UnixStorage;
 use super::file::{not_a_file, not_a_file_or};
 use super::owner::owner;
 use super::process::ProcessMark;
-use crate::storage::{Lock, LockError};
+use crate::storage::{Lock, LockError, LockOwner};
 
 /// The locked file, and the locked directory of the log. While a directory is being locked, the
 /// file alone is locked.
@@ -41,6 +41,26 @@ impl Drop for UnixLock {
 }
 
 impl UnixStorage {
+    /// Returns the process that has locked the log in `root` through its lock file `path`.
+    pub(super) fn lock_owner_of(&self, root: &Path, path: &Path) -> io::Result<Option<LockOwner>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let mut file = match self.open_fd(self.path(path)?, flags) {
+            Ok(file) => file,
+            // A log that was never opened for writing, such as a copy of one.
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return self.named(path, Err(not_a_file_or(error))),
+        };
+        let metadata = file.metadata()?;
+        if let Some(owner) = owner(&metadata, &mut file) {
+            return Ok(Some(owner));
+        }
+        // If the lock file was removed and created again, the directory is still locked. Its lock
+        // is one of the system's list, or none.
+        let root = self.open_fd(self.path(root)?, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let metadata = root.metadata()?;
+        Ok(owner(&metadata, &mut file).filter(|owner| owner.is_certain))
+    }
+
     pub(super) fn lock_dir(&self, root: &Path, path: &Path) -> Result<UnixLock, LockError> {
         let failed = |e: Errno| LockError::Io(e.into());
         let name = path;

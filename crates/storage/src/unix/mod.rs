@@ -23,7 +23,7 @@ use rustix::io::Errno;
 
 use crate::error::at_path;
 use crate::file::File;
-use crate::storage::{Access, DirEntry, Lock, LockError, Storage};
+use crate::storage::{Access, DirEntry, Lock, LockError, LockOwner, Storage};
 use dir::{UnixDir, still_named};
 use file::UnixFile;
 pub(crate) use process::ProcessMark;
@@ -191,6 +191,10 @@ impl Storage for UnixStorage {
 
     fn lock(&self, root: &Path, path: &Path) -> Result<Box<dyn Lock>, LockError> {
         self.lock_dir(root, path).map(|lock| -> Box<dyn Lock> { Box::new(lock) })
+    }
+
+    fn lock_owner(&self, root: &Path, path: &Path) -> io::Result<Option<LockOwner>> {
+        self.lock_owner_of(root, path)
     }
 
     fn free_space(&self, dir: &Path) -> io::Result<u64> {
