@@ -22,6 +22,9 @@ const BATCH_BYTES_MAX: u64 = 1 << 30;
 /// Each entry counts this many bytes towards a batch's bound, in addition to its own.
 const ENTRY_BYTES: u64 = 4;
 
+/// The most bytes that an entry has.
+pub(crate) const ENTRY_BYTES_MAX: u64 = BATCH_BYTES_MAX - ENTRY_BYTES;
+
 /// The part of the help text about JSON.
 pub(crate) const JSON: &str = r#"With --ack --json, a line for each batch: {"first":0,"last":99}
 With --json, the last line: {"stream":"s","entries":100,"bytes":5120,"first":0,"last":99,"seconds":0.01}

@@ -177,9 +177,12 @@ impl Cat {
             return;
         }
         let has = bounds::entries(stream.first_seq(), stream.next_seq());
-        // Only for the note, so an error is left to a command that reads the entry.
-        let times = match (stream.iter(..).next(), stream.last()) {
-            (Some(Ok(first)), Ok(Some(last))) => times(&first, &last),
+        // Only for the note, so an error is left to a command that reads the entry. Read one after
+        // the other, because both may be large.
+        let time_of = |entry: Option<Entry>| entry.map(|entry| entry.timestamp());
+        let first = stream.iter(..).next().and_then(Result::ok);
+        let times = match (time_of(first), time_of(stream.last().unwrap_or_default())) {
+            (Some(first), Some(last)) => times(first, last),
             _ => String::new(),
         };
         terminal::note(&format!("nothing is in that range; the stream has {has}{times}"));
@@ -187,9 +190,9 @@ impl Cat {
 }
 
 /// Returns the times of the entries of a stream in words.
-fn times(first: &Entry, last: &Entry) -> String {
-    let age = human::age(last.timestamp(), SystemTime::now());
-    format!(", of {} to {} (the last is {age})", human::time(first.timestamp()), human::time(last.timestamp()))
+fn times(first: SystemTime, last: SystemTime) -> String {
+    let age = human::age(last, SystemTime::now());
+    format!(", of {} to {} (the last is {age})", human::time(first), human::time(last))
 }
 
 /// Prints a note if the entries that were asked for begin before the stream does.

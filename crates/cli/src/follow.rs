@@ -4,7 +4,7 @@
 //! never end the command. It ends by a signal, by `--until`, when its output is closed, or by an
 //! error.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -35,6 +35,12 @@ pub(crate) fn help() -> String {
 
 /// The maximum time for which a follower does not look whether the command is to end.
 const WAIT: Duration = Duration::from_millis(100);
+
+/// The maximum time to wait for one of several streams.
+const WAIT_OF_SEVERAL: Duration = Duration::from_millis(10);
+
+/// A stream gives way to the next after this many events.
+const EVENTS_MAX: usize = 256;
 
 /// The command ends this long after the time of `--until`, because an entry is printed only once
 /// it is stable.
@@ -89,10 +95,13 @@ enum Streams {
     WithPrefix(String),
 }
 
-/// Why the follower of one stream has ended.
-enum End {
-    Stopped,
-    Deleted,
+/// The events of a stream that were printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Printed {
+    Nothing,
+    Events,
+    /// The last event of the stream, after which it has to be looked up again.
+    Deletion,
 }
 
 impl Following {
@@ -145,40 +154,81 @@ impl Following {
     fn follow(&self, shared: &Shared) -> Result<u8, Failure> {
         let wal = self.common.result(Options::new().open_read_only(&self.common.dir))?;
         match &self.streams {
-            Streams::Named(names) => match &names[..] {
-                [name] => self.follow_stream(&wal, name, shared).map(|()| DONE),
-                names => Ok(self.follow_streams(&wal, names, shared)),
-            },
+            Streams::Named(names) => self.follow_named(&wal, names, shared),
             Streams::WithPrefix(prefix) => self.follow_prefix(&wal, prefix, shared),
         }
     }
 
-    /// Follows each stream in a thread of its own. One that fails does not end the others.
-    fn follow_streams(&self, wal: &Wal, names: &[String], shared: &Shared) -> u8 {
-        let follow = |name: &String| match self.follow_stream(wal, name, shared) {
-            Ok(()) => DONE,
-            Err(failure) => {
-                shared.print_failure(&failure);
-                failure.code()
+    /// Follows these streams. If there are several, one that fails does not end the others.
+    ///
+    /// All are followed in this thread, so that at most one entry is in memory, and in turn.
+    fn follow_named(&self, wal: &Wal, names: &[String], shared: &Shared) -> Result<u8, Failure> {
+        let is_one = names.len() == 1;
+        let mut code = DONE;
+        let mut fail = |failure: Failure| {
+            if is_one {
+                return Err(failure);
             }
+            shared.print_failure(&failure);
+            // Damage takes precedence over streams that could not be read.
+            code = if code == DAMAGE { DAMAGE } else { failure.code() };
+            Ok(())
         };
-        let codes: Vec<u8> = thread::scope(|scope| {
-            let threads: Vec<_> = names.iter().map(|name| scope.spawn(move || follow(name))).collect();
-            let joined = threads.into_iter().map(|thread| thread.join());
-            joined.map(|code| code.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
-        });
-        // Damage takes precedence over streams that could not be read.
-        [DAMAGE, FAILED].into_iter().find(|code| codes.contains(code)).unwrap_or(DONE)
+        let mut follows = VecDeque::new();
+        for name in names {
+            match self.begin_following(wal, name, shared) {
+                Ok(follow) => follows.push_back((name, follow)),
+                Err(failure) => fail(failure)?,
+            }
+        }
+        let wait = if is_one { WAIT } else { WAIT_OF_SEVERAL };
+        let mut idle = 0;
+        while !shared.is_stopped()
+            && let Some((name, mut follow)) = follows.pop_front()
+        {
+            let mut timeout = Duration::ZERO;
+            if idle >= names.len() {
+                // The entries are written together once no stream has more of them.
+                shared.flush();
+                timeout = wait;
+            }
+            let followed = match self.print_some(name, &mut follow, timeout, shared) {
+                Ok(Printed::Nothing) => {
+                    idle += 1;
+                    if !timeout.is_zero() {
+                        self.stop_after_until(shared);
+                    }
+                    Ok(follow)
+                }
+                Ok(Printed::Events) => {
+                    idle = 0;
+                    Ok(follow)
+                }
+                Ok(Printed::Deletion) => {
+                    // A stream that is in use is not looked up again.
+                    drop(follow);
+                    shared.begin(name, 0);
+                    self.common.result(wal.stream(name)).map(|stream| stream.follow(0))
+                }
+                Err(failure) => Err(failure),
+            };
+            match followed {
+                Ok(follow) => follows.push_back((name, follow)),
+                Err(failure) => fail(failure)?,
+            }
+        }
+        Ok(code)
     }
 
-    fn follow_stream(&self, wal: &Wal, name: &str, shared: &Shared) -> Result<(), Failure> {
+    /// Begins to follow a stream, which may not exist.
+    fn begin_following(&self, wal: &Wal, name: &str, shared: &Shared) -> Result<stratawal::Follow, Failure> {
         let stream = self.common.result(wal.stream(name))?;
         if !stream.exists() {
             let near = near::in_log(wal, name).map(|near| format!("; or did you mean {}?", pasteable(&near)));
             let near = near.unwrap_or_default();
             shared.note(&format!("there is no stream {} yet; waiting for its first entry{near}", pasteable(name)));
         }
-        let mut begin = self.common.result(self.begin(&stream))?;
+        let begin = self.common.result(self.begin(&stream))?;
         if stream.exists() {
             note_later_begin(&self.selection, &stream);
             if let Some(from) = self.selection.from
@@ -188,18 +238,33 @@ impl Following {
                 shared.note(&format!("the next entry of the stream {name} is {begin}; waiting for {from}"));
             }
         }
-        let mut stream = Some(stream);
-        loop {
-            let looked_up = match stream.take() {
-                Some(stream) => stream,
-                None => self.common.result(wal.stream(name))?,
-            };
-            shared.begin(name, begin);
-            match self.follow_one(&looked_up, begin, shared)? {
-                End::Stopped => return Ok(()),
-                End::Deleted => begin = 0,
+        shared.begin(name, begin);
+        Ok(stream.follow(begin))
+    }
+
+    /// Prints the next events of a stream, but not so many that other streams wait for long. Waits
+    /// up to `timeout` for the first one.
+    fn print_some(
+        &self,
+        name: &str,
+        follow: &mut stratawal::Follow,
+        timeout: Duration,
+        shared: &Shared,
+    ) -> Result<Printed, Failure> {
+        let mut printed = Printed::Nothing;
+        for _ in 0..EVENTS_MAX {
+            let timeout = if printed == Printed::Nothing { timeout } else { Duration::ZERO };
+            let Some(event) = self.common.result(follow.next_timeout(timeout))? else { break };
+            printed = Printed::Events;
+            shared.take(name, &event);
+            if event == FollowEvent::Deleted {
+                return Ok(Printed::Deletion);
+            }
+            if shared.is_stopped() {
+                break;
             }
         }
+        Ok(printed)
     }
 
     /// Returns the seq from which a stream is followed.
@@ -208,29 +273,6 @@ impl Following {
         let next = stream.next_seq();
         let begin = self.selection.begin(stream)?.min(next);
         self.selection.begin_of_last(stream, begin, next)
-    }
-
-    /// Follows a stream until it is deleted or the command is to end.
-    fn follow_one(&self, stream: &Stream, begin: u64, shared: &Shared) -> Result<End, Failure> {
-        let mut follow = stream.follow(begin);
-        while !shared.is_stopped() {
-            // The entries are written together once there is none left to read.
-            let mut next = self.common.result(follow.next_timeout(Duration::ZERO))?;
-            if next.is_none() {
-                shared.flush();
-                next = self.common.result(follow.next_timeout(WAIT))?;
-            }
-            match next {
-                Some(event) => {
-                    shared.take(stream.name(), &event);
-                    if event == FollowEvent::Deleted {
-                        return Ok(End::Deleted);
-                    }
-                }
-                None => self.stop_after_until(shared),
-            }
-        }
-        Ok(End::Stopped)
     }
 
     /// Ends the command if the time of `--until` has passed and nothing more is to be read.

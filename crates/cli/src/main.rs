@@ -1,5 +1,5 @@
-//! The `stratawal` command: appends lines to the streams of a log and reads them back; lists,
-//! verifies, truncates and deletes streams.
+//! The `stratawal` command: appends lines to the streams of a log, reads them back and follows
+//! them; lists, verifies, truncates and deletes streams.
 //!
 //! It is for people and shell scripts; programs use the library. It does not know the format, and
 //! uses only the facade's public interface.
@@ -17,6 +17,7 @@ mod form;
 mod framing;
 mod generate;
 mod human;
+mod info;
 mod input;
 mod json;
 mod name;
@@ -71,6 +72,9 @@ enum Command {
     /// Print the entries of streams, and then new ones as they are appended, until interrupted.
     #[command(after_help = about(&follow::help()))]
     Follow(follow::Follow),
+    /// Show the log in one screen: its format, size, journal, reserve, writer and limits.
+    #[command(after_help = about(info::JSON))]
+    Info(info::Info),
     /// List the streams of a log.
     #[command(after_help = about(streams::JSON))]
     Streams(streams::Streams),
@@ -141,6 +145,7 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Append(append) => append.run(),
         Command::Cat(cat) => cat.run(),
         Command::Follow(follow) => follow.run(),
+        Command::Info(info) => info.run(),
         Command::Streams(streams) => streams.run(),
         Command::Verify(verify) => verify.run(),
         Command::Truncate(truncate) => truncate.run(),

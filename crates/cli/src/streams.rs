@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::io::{self, Write};
 use std::time::SystemTime;
 
-use stratawal::{ErrorKind, Options, Wal, inspect};
+use stratawal::{Entry, ErrorKind, Options, Wal, inspect};
 
 use crate::failure::{DAMAGE, DONE, FAILED, Failure, output};
 use crate::name::pasteable;
@@ -187,17 +187,9 @@ impl Streams {
                 row.seqs = Some((stream.first_seq(), stream.next_seq()));
                 row.is_sound = true;
                 if !self.json || self.sort == Sort::Last {
-                    let entries = [stream.iter(..).next().transpose(), stream.last()];
-                    let found = entries.map(|entry| match entry {
-                        Err(error) if error.kind() == ErrorKind::Damaged => {
-                            row.is_sound = false;
-                            Ok(None)
-                        }
-                        entry => self.common.result(entry.map(|entry| entry.map(|entry| entry.timestamp()))),
-                    });
-                    let [first, last] = found;
-                    row.first_time = first?;
-                    row.last_time = last?;
+                    // One after the other, because both may be large.
+                    row.first_time = self.time_of(stream.iter(..).next().transpose(), &mut row.is_sound)?;
+                    row.last_time = self.time_of(stream.last(), &mut row.is_sound)?;
                 }
             }
             Err(error) if error.kind() == ErrorKind::Damaged => {}
@@ -207,6 +199,21 @@ impl Streams {
         row.segments = files.len();
         row.bytes = files.iter().map(|file| file.bytes).sum();
         Ok(Some(row))
+    }
+
+    /// Returns the time of an entry, if it is not damaged.
+    fn time_of(
+        &self,
+        entry: stratawal::Result<Option<Entry>>,
+        is_sound: &mut bool,
+    ) -> Result<Option<SystemTime>, Failure> {
+        match entry {
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                *is_sound = false;
+                Ok(None)
+            }
+            entry => Ok(self.common.result(entry)?.map(|entry| entry.timestamp())),
+        }
     }
 
     /// Sorts the rows, which are in the order of their names.

@@ -240,7 +240,7 @@ fn bytes_of(common: &Common, name: &str) -> Result<u64, Failure> {
     Ok(files.iter().map(|file| file.bytes).sum())
 }
 
-fn state_of(journal: &JournalCheck) -> &'static str {
+pub(crate) fn state_of(journal: &JournalCheck) -> &'static str {
     match &journal.damage {
         Some(error) if error.kind() == ErrorKind::Copied => "copied",
         Some(_) => "damaged",

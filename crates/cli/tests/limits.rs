@@ -3,10 +3,11 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, Stdio};
 
 use common::{Log, command};
+use stratawal::Options;
 
 #[test]
 fn endless_line_is_refused_at_the_bound() {
@@ -58,11 +59,78 @@ fn large_line_takes_little_more_than_its_memory() {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut ack).unwrap();
         assert_eq!(ack, "0\n");
         // The command is now waiting for more input.
-        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        let peak_kib: usize = peak.trim().trim_end_matches(" kB").parse().unwrap();
+        let peak = peak_bytes(&child);
         drop(stdin);
         assert!(child.wait().unwrap().success());
-        assert!(peak_kib << 10 <= LINE_LEN / 5 * 6 + (16 << 20), "{options:?}: {peak_kib} KiB");
+        assert!(peak <= LINE_LEN / 5 * 6 + (16 << 20), "{options:?}: {peak} bytes");
+    }
+}
+
+/// Returns the most memory that a running process has had.
+fn peak_bytes(child: &Child) -> usize {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+}
+
+/// Takes the output of a process, of at least `len` bytes, up to the last bytes, so that it is
+/// still running, and returns the most memory that it has had.
+fn peak_of_printing(child: &mut Child, len: usize) -> usize {
+    // A pipe holds 64 KiB. The process waits until there is room for the rest.
+    const REST: usize = 100 << 10;
+    let mut out = child.stdout.take().unwrap();
+    let mut block = vec![0; 1 << 20];
+    let mut left = len - REST;
+    while left > 0 {
+        let n = left.min(block.len());
+        out.read_exact(&mut block[..n]).unwrap();
+        left -= n;
+    }
+    peak_bytes(child)
+}
+
+#[test]
+fn printing_takes_the_memory_of_one_entry() {
+    const LEN: usize = 24 << 20;
+    // Two entries are more.
+    const BYTES_MAX: usize = LEN / 5 * 6 + (18 << 20);
+    if !cfg!(target_os = "linux") {
+        let _ = writeln!(std::io::stderr(), "\nskipped: the memory of a process is read from Linux's /proc");
+        return;
+    }
+    // Three such entries in each of two streams.
+    let log = Log::new();
+    let wal = Options::new().open(log.path()).unwrap();
+    for name in ["s", "t"] {
+        let stream = wal.stream(name).unwrap();
+        (0..3).for_each(|_| _ = stream.append(vec![b'x'; LEN]).unwrap());
+    }
+    wal.close().unwrap();
+    let cases: [(&[&str], usize); 11] = [
+        (&["cat", "s"], 3 * LEN),
+        (&["cat", "s", "--json"], 3 * LEN),
+        (&["cat", "s", "--format", "%b"], 4 * LEN),
+        (&["cat", "s", "--length-prefixed"], 3 * LEN),
+        (&["cat", "s", "--reverse"], 3 * LEN),
+        (&["cat", "s", "--grep", "x$", "-n", "2"], 2 * LEN),
+        (&["cat", "s", "--skip-damage"], 3 * LEN),
+        (&["follow", "s"], 3 * LEN),
+        (&["follow", "s", "t"], 6 * LEN),
+        (&["follow", "--prefix", "", "--json"], 6 * LEN),
+        (&["follow", "s", "t", "-n", "2", "--grep", "^x"], 4 * LEN),
+    ];
+    for (arguments, len) in cases {
+        let mut child = command()
+            .arg(arguments[0])
+            .arg(log.path())
+            .args(&arguments[1..])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let peak = peak_of_printing(&mut child, len);
+        assert!(peak <= BYTES_MAX, "{arguments:?}: {peak} bytes");
+        let _ = child.kill();
+        child.wait().unwrap();
     }
 }
