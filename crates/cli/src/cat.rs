@@ -192,7 +192,7 @@ impl Cat {
 /// Returns the times of the entries of a stream in words.
 fn times(first: SystemTime, last: SystemTime) -> String {
     let age = human::age(last, SystemTime::now());
-    format!(", of {} to {} (the last is {age})", human::time(first), human::time(last))
+    format!(", of {} to {} (the last one {age})", human::time(first), human::time(last))
 }
 
 /// Prints a note if the entries that were asked for begin before the stream does.

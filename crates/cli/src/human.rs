@@ -103,9 +103,9 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
 /// set back.
 pub(crate) fn age(time: SystemTime, now: SystemTime) -> String {
     match now.duration_since(time) {
-        Ok(passed) if passed < Duration::from_secs(1) => "now".to_owned(),
+        Ok(passed) if passed < Duration::from_secs(1) => "just now".to_owned(),
         Ok(passed) => format!("{} ago", largest_unit(passed)),
-        Err(error) if error.duration() < Duration::from_secs(1) => "now".to_owned(),
+        Err(error) if error.duration() < Duration::from_secs(1) => "just now".to_owned(),
         Err(error) => format!("in {}", largest_unit(error.duration())),
     }
 }
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(age(at(39_000_000), now), "1 min ago");
         assert_eq!(age(at(98_500_000), now), "1 s ago");
         assert_eq!(age(at(0), at(90_000_000_000)), "1 d ago");
-        assert_eq!(age(now, now), "now");
+        assert_eq!(age(now, now), "just now");
         assert_eq!(age(at(105_000_000), now), "in 5 s");
     }
 
