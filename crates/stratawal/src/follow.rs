@@ -57,7 +57,8 @@ use crate::stream::Stream;
 /// If a stream is deleted and created again between two looks, this may be returned as
 /// [`FollowEvent::Cut`]. After a writer was killed, a cut may begin below the entries that were
 /// lost: if recovery wrote entries again, a reader takes them for others, and returns them again
-/// after the cut. The same is true of a cut among entries that were appended together.
+/// after the cut. The same is true of a cut among entries that were appended together; and if
+/// [`Stream::truncate_before`] drops some of them, the others may be returned again after a cut.
 pub struct Follow {
     follow: stratawal_stream::Follow,
     // Dropped last: it keeps the stream in use.

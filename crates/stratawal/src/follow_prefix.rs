@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stratawal_stream::{FollowEvent, FollowGroup, FollowStopper, Visibility};
+use stratawal_stream::{FollowEvent, FollowGroup, FollowStopper, StreamLog, StreamMoment, Visibility};
 use stratawal_sync::Mutex;
 
 use crate::error::{Error, ErrorKind, Result, log_error};
@@ -38,6 +38,12 @@ pub struct PrefixEvent {
     pub event: FollowEvent,
 }
 
+impl PrefixEvent {
+    const fn deleted(stream: Arc<str>) -> Self {
+        Self { stream, event: FollowEvent::Deleted }
+    }
+}
+
 /// Returns the entries of all streams whose names begin alike, and then new ones as they become
 /// visible, also of streams that are created later. Created by [`Wal::follow_prefix`].
 ///
@@ -65,10 +71,9 @@ pub struct PrefixEvent {
 /// A stream that is closed by [`Stream::close`](crate::Stream::close) while it has entries that
 /// were not returned is opened again by the follower, with the
 /// [default options](crate::Options::stream_defaults), and stays open; a close of the log does this
-/// too. One whose entries were all
-/// returned stays closed: it waits without a handle until its name is looked up. If such a stream
-/// is opened again, and its end is [dropped](crate::Stream::truncate_from) and appended to before
-/// the follower looks, and it then has as many entries again, the follower does not notice.
+/// too. One whose entries were all returned stays closed: it waits without a handle until its name
+/// is looked up. If its end is [dropped](crate::Stream::truncate_from) then, the follower notices,
+/// also if it looks only once the stream has as many entries again.
 ///
 /// # Resources
 /// This keeps the log open and locked, and every open stream that it follows in use. It takes about
@@ -98,8 +103,8 @@ pub struct FollowPrefix {
     in_a_row: u32,
     /// The streams to look up.
     names: VecDeque<Arc<str>>,
-    /// The streams whose deletion is to be returned.
-    deleted: VecDeque<Arc<str>>,
+    /// Events that no part has.
+    events: VecDeque<PrefixEvent>,
     /// The streams that could not be followed, and when to try again.
     later: HashMap<Arc<str>, Instant>,
     /// When the streams of a log that is opened for reading were last listed.
@@ -136,28 +141,47 @@ struct Changes {
     /// The streams that are closed, each with its end, until the follower is known to have returned
     /// all entries.
     closed: HashMap<Arc<str>, u64>,
+    /// The streams that are open, until the follower has begun with them.
+    opened: HashMap<Arc<str>, Opened>,
     /// The streams that were deleted, until the follower has noticed.
     deleted: HashSet<Arc<str>>,
     /// Streams that could not be opened when the log was closed.
     failed: Vec<Error>,
 }
 
+/// Openings of a stream with which the follower has not begun.
+#[derive(Debug, Default)]
+struct Opened {
+    /// When the stream was last opened, or the follower was created, unless it was closed since.
+    since: Option<StreamMoment>,
+    /// The lowest end to which the stream was cut before that.
+    cut: Option<u64>,
+}
+
 impl Watch {
     /// The stream `name` was changed. Returns whether the follower is to be woken. Called under the
     /// lock of the stream's slot.
-    pub(crate) fn note(&self, name: &str, change: Change) -> bool {
+    pub(crate) fn note(&self, name: &str, change: Change<'_>) -> bool {
         if !name.starts_with(&*self.prefix) {
             return false;
         }
         let name: Arc<str> = Arc::from(name);
         let mut changes = self.changes.lock();
         match change {
-            Change::Closed { next_seq } => {
-                changes.closed.insert(name, next_seq);
+            Change::Closed(log) => {
+                if let Some(opened) = changes.opened.get_mut(&name)
+                    && let Some(since) = opened.since.take_if(|since| since.is_of(log))
+                {
+                    opened.cut = opened.cut.into_iter().chain(since.lowest_cut(log)).min();
+                }
+                changes.closed.insert(name, log.next_seq());
                 return false;
             }
-            Change::Opened => {}
+            Change::Opened(log) => {
+                changes.opened.entry(Arc::clone(&name)).or_default().since = Some(log.moment());
+            }
             Change::Deleted => {
+                changes.opened.remove(&name);
                 changes.deleted.insert(Arc::clone(&name));
             }
         }
@@ -187,11 +211,30 @@ impl Watch {
         self.changes.lock().deleted.remove(name)
     }
 
-    /// Whether the stream `name` is closed and has entries that a follower at `position` has not
+    /// The follower is created while the stream `log` is open.
+    fn begin(&self, log: &StreamLog) {
+        let mut changes = self.changes.lock();
+        changes.opened.entry(Arc::from(log.name())).or_insert_with(|| Opened { since: Some(log.moment()), cut: None });
+    }
+
+    /// The follower begins with the stream `log`. Returns since when it has not looked at it,
+    /// unless it has begun with it before, and the lowest end to which it was cut before that.
+    fn take_opened(&self, log: &StreamLog) -> Option<(StreamMoment, Option<u64>)> {
+        let mut changes = self.changes.lock();
+        let opened = changes.opened.get_mut(log.name())?;
+        // If the stream was opened again by now, the follower continues with that.
+        let since = opened.since.take_if(|since| since.is_of(log))?;
+        let cut = opened.cut;
+        changes.opened.remove(log.name());
+        Some((since, cut))
+    }
+
+    /// Whether the stream `name` is closed and has changes that a follower at `position` has not
     /// returned. If it has none, it is forgotten.
     fn is_closed_and_unread(&self, name: &str, position: u64) -> Option<bool> {
         let mut changes = self.changes.lock();
-        let is_unread = *changes.closed.get(name)? != position;
+        let is_cut = changes.opened.get(name).is_some_and(|opened| opened.cut.is_some_and(|cut| cut < position));
+        let is_unread = *changes.closed.get(name)? != position || is_cut;
         if !is_unread {
             changes.closed.remove(name);
         }
@@ -215,7 +258,7 @@ impl FollowPrefix {
             ready: VecDeque::new(),
             in_a_row: 0,
             names: VecDeque::new(),
-            deleted: VecDeque::new(),
+            events: VecDeque::new(),
             later: HashMap::new(),
             listed: None,
             is_listing_due: false,
@@ -225,10 +268,13 @@ impl FollowPrefix {
         };
         // Watched before the streams are listed, so that none is missed in between.
         wal.slots().watch(&follow.watch);
+        let open = wal.slots().open();
+        open.iter().filter(|log| log.name().starts_with(prefix)).for_each(|log| follow.watch.begin(log));
+        drop(open);
         follow.list()?;
         let known: HashSet<&str> = follow.names.iter().map(|name| &**name).collect();
         let gone = follow.positions.keys().filter(|name| !known.contains(name.as_str()));
-        follow.deleted = gone.map(|name| Arc::from(name.as_str())).collect();
+        follow.events = gone.map(|name| PrefixEvent::deleted(Arc::from(name.as_str()))).collect();
         Ok(follow)
     }
 
@@ -304,9 +350,12 @@ impl FollowPrefix {
                 self.end = Some(log_error(ErrorKind::Closed, "the follower was stopped"));
                 continue;
             }
-            if let Some(name) = self.deleted.pop_front() {
-                self.positions.remove(&*name);
-                return Ok(Some(PrefixEvent { stream: name, event: FollowEvent::Deleted }));
+            if let Some(event) = self.events.pop_front() {
+                match &event.event {
+                    FollowEvent::Cut { dropped } => self.positions.insert(event.stream.to_string(), dropped.start),
+                    _ => self.positions.remove(&*event.stream),
+                };
+                return Ok(Some(event));
             }
             self.take_ready()?;
             if let Some(&key) = self.ready.front() {
@@ -425,7 +474,17 @@ impl FollowPrefix {
         let key = self.next_key;
         self.next_key += 1;
         let from = *self.positions.entry(name.to_string()).or_default();
-        let follow = self.group.follow(stream.log(), from, Visibility::Stable, key);
+        let follow = match self.watch.take_opened(stream.log()) {
+            Some((since, cut)) => {
+                let at = cut.map_or(from, |cut| cut.min(from));
+                if at < from {
+                    let event = FollowEvent::Cut { dropped: at..from };
+                    self.events.push_back(PrefixEvent { stream: Arc::clone(&name), event });
+                }
+                self.group.follow_since(stream.log(), &since, at, Visibility::Stable, key)
+            }
+            None => self.group.follow(stream.log(), from, Visibility::Stable, key),
+        };
         self.keys.insert(Arc::clone(&name), key);
         self.parts.insert(key, Part { name, follow, is_ready: true, stream });
         self.ready.push_back(key);
@@ -454,7 +513,7 @@ impl FollowPrefix {
     /// Has the deletion of the stream `name` returned. Another one of that name may have entries.
     fn end_deleted(&mut self, name: Arc<str>) {
         if self.positions.contains_key(&*name) {
-            self.deleted.push_back(Arc::clone(&name));
+            self.events.push_back(PrefixEvent::deleted(Arc::clone(&name)));
         }
         self.begin_again(name, 0);
     }

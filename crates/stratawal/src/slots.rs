@@ -49,12 +49,10 @@ pub(crate) struct Slots {
 
 /// A change of a stream that followers of many streams are to know of.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Change {
-    Opened,
+pub(crate) enum Change<'a> {
+    Opened(&'a StreamLog),
     /// The stream was closed, and the next look-up opens it again.
-    Closed {
-        next_seq: u64,
-    },
+    Closed(&'a StreamLog),
     Deleted,
 }
 
@@ -104,7 +102,7 @@ impl Slots {
 
     /// Notes a change of the stream `name`, whose slot the caller has locked. The watches that this
     /// returns are to be woken after the slot is unlocked: a woken task may look up a stream.
-    pub(crate) fn note(&self, name: &str, change: Change) -> Vec<Arc<Watch>> {
+    pub(crate) fn note(&self, name: &str, change: Change<'_>) -> Vec<Arc<Watch>> {
         let mut watches = self.watches();
         watches.retain(|watch| watch.note(name, change));
         watches
@@ -130,8 +128,8 @@ impl Slots {
         let opened = if log.is_none() { open().map(Some) } else { Ok(None) };
         match opened {
             Ok(Some(opened)) => {
+                watches = self.note(name, Change::Opened(&opened));
                 *log = Some(opened);
-                watches = self.note(name, Change::Opened);
             }
             Ok(None) => {}
             Err(error) => {
@@ -231,7 +229,7 @@ impl Slot {
 
 /// A user of a slot and of the log. It keeps the log open and locked.
 pub(crate) struct SlotUser {
-    /// `None` in a log opened for reading, because each look-up opens the stream anew.
+    /// `None` in a log opened for reading, because each look-up opens the stream again.
     slot: Option<Arc<Slot>>,
     wal: Wal,
 }
@@ -267,7 +265,7 @@ impl SlotUser {
         log.close_for_good()?;
         *slot = None;
         // The close itself has woken the followers.
-        let watches = self.wal.slots().note(log.name(), Change::Closed { next_seq: log.next_seq() });
+        let watches = self.wal.slots().note(log.name(), Change::Closed(log));
         drop(slot);
         drop(watches);
         Ok(())

@@ -256,7 +256,7 @@ impl Wal {
             (Some(log), None) => log.clone(),
             (None, options) => {
                 let log = slot.insert(open(options)?).clone();
-                watches = inner.streams.note(name, Change::Opened);
+                watches = inner.streams.note(name, Change::Opened(&log));
                 log
             }
         };
@@ -339,7 +339,7 @@ impl Wal {
                 let options = inner.stream_defaults.clone();
                 let context = Arc::clone(&inner.context);
                 let log = slot.insert(StreamLog::open_above(context, inner.location(&dir, name), options, first)?);
-                watches = inner.streams.note(name, Change::Opened);
+                watches = inner.streams.note(name, Change::Opened(log));
                 log
             }
         };

@@ -271,6 +271,23 @@ fn close_ends_a_follower_after_the_last_entry() {
 }
 
 #[test]
+fn call_without_a_timeout_notices_the_end() {
+    on_both(|wal, stream| {
+        let mut follow = stream.follow(0);
+        assert_eq!(follow.next_timeout(Duration::ZERO).unwrap(), None);
+        stream.append("0").unwrap();
+        wal.close().unwrap();
+        assert!(follow.next_timeout(Duration::ZERO).unwrap().is_some());
+        assert_eq!(follow.next_timeout(Duration::ZERO).unwrap_err().kind(), ErrorKind::Closed);
+    });
+    on_both(|_, stream| {
+        let mut follow = stream.follow(0);
+        stream.close().unwrap();
+        assert_eq!(follow.next_timeout(Duration::ZERO).unwrap_err().kind(), ErrorKind::Closed);
+    });
+}
+
+#[test]
 fn stop_ends_a_waiting_follower() {
     on_both(|_, stream| {
         stream.append("0").unwrap();
@@ -517,6 +534,29 @@ fn reader_begins_at_a_position_newer_than_its_look() {
     assert_eq!(entry(&mut reader.follow(8)).0, 8);
     stream.truncate_from(5).unwrap();
     assert_eq!(event(&mut reader.follow(8)), FollowEvent::Cut { dropped: 5..8 });
+}
+
+#[test]
+fn stream_created_again_is_another_for_a_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = options(true).open(dir.path()).unwrap();
+    wal.stream("s").unwrap().append("old").unwrap();
+    // The old stream is in its files, and the new one in the journal alone.
+    wal.close().unwrap();
+    let wal = options(true).open(dir.path()).unwrap();
+    let reader = Options::new().open_read_only(dir.path()).unwrap();
+    let mut follow = reader.stream("s").unwrap().follow(0);
+    assert_eq!(entry(&mut follow).1, b"old");
+    wal.delete_stream("s").unwrap();
+    wal.stream("s").unwrap().append("new").unwrap();
+    assert_eq!(event(&mut follow), FollowEvent::Deleted);
+    let mut follow = reader.stream("s").unwrap().follow(0);
+    assert_eq!(entry(&mut follow).1, b"new");
+    // The new stream gets its files.
+    wal.close().unwrap();
+    let wal = options(true).open(dir.path()).unwrap();
+    wal.stream("s").unwrap().append("newer").unwrap();
+    assert_eq!(entry(&mut follow).1, b"newer");
 }
 
 #[test]

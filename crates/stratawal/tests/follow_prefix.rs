@@ -292,6 +292,50 @@ fn changes_of_a_closed_stream_are_events() {
     });
 }
 
+/// Cuts the stream at 1, and appends until it has five entries again.
+fn cut_and_append(wal: &Wal, name: &str) {
+    wal.stream(name).unwrap().truncate_from(1).unwrap();
+    (0..4).for_each(|_| append(wal, name, "2"));
+}
+
+#[test]
+fn cut_before_the_follower_looks_is_an_event() {
+    on_both(|_, wal| {
+        let names = ["a", "b", "c"];
+        for name in names {
+            (0..5).for_each(|_| append(wal, name, "1"));
+        }
+        let positions = BTreeMap::from(names.map(|name| (name.to_owned(), 5)));
+        let check = |follow: &mut FollowPrefix, name: &str| {
+            let mut next = event(follow);
+            // Between streams there is no order, and only this one has changed.
+            assert_eq!(next, (name.to_owned(), FollowEvent::Cut { dropped: 1..5 }));
+            for seq in 1..5 {
+                next = event(follow);
+                let data = next.1.into_entry().map(|entry| (entry.seq(), entry.data().to_vec()));
+                assert_eq!((next.0.as_str(), data), (name, Some((seq, b"2".to_vec()))));
+            }
+            assert_idle(follow);
+        };
+        // The stream is cut after the follower was created, and before it looks.
+        let mut follow = wal.follow_prefix("", positions).unwrap();
+        cut_and_append(wal, "a");
+        check(&mut follow, "a");
+        // Its entries were all returned, and it was closed before it is cut.
+        wal.stream("b").unwrap().close().unwrap();
+        assert_idle(&mut follow);
+        cut_and_append(wal, "b");
+        check(&mut follow, "b");
+        // It is closed before the cut and after it.
+        wal.stream("c").unwrap().close().unwrap();
+        assert_idle(&mut follow);
+        cut_and_append(wal, "c");
+        wal.stream("c").unwrap().close().unwrap();
+        wal.stream("c").unwrap().close().unwrap();
+        check(&mut follow, "c");
+    });
+}
+
 #[test]
 fn stream_that_cannot_be_opened_is_tried_again() {
     for read_only in [false, true] {

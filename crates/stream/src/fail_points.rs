@@ -131,6 +131,8 @@ stratawal_sync::fail_points! {
         UnsyncedPassed,
         /// A change of a stream does not wake its followers.
         FollowersNotWoken,
+        /// A follower returns nothing for a cut below its position.
+        CutNotFollowed,
         /// A follower registers and does not look at the stream again.
         RegisteredUnseen,
         /// Recovery does not rewrite frames that may not be durable.

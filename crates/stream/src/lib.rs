@@ -97,7 +97,7 @@ pub use follow::{Follow, FollowEvent, FollowGroup, FollowStopper};
 pub use journal_reader::JournalReader;
 pub use layout::is_leftover_dir;
 pub use location::Location;
-pub use log::StreamLog;
+pub use log::{StreamLog, StreamMoment};
 pub use log_journal::{LogJournal, SettleCarried};
 pub use notify::{Notifier, NotifyReader};
 pub use options::{Durability, StreamOptions, Visibility};

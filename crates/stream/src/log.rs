@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::{Range, RangeBounds};
 use std::sync::Arc;
 
+use stratawal_sync::Weak;
+
 use crate::batch::{Batch, Entry};
 use crate::context::LogContext;
 use crate::deletion::DeleteError;
@@ -34,6 +36,27 @@ use crate::tickets::{LogTickets, NoRoom, Ticket};
 #[derive(Clone)]
 pub struct StreamLog {
     pub(crate) inner: Arc<Inner>,
+}
+
+/// A moment in the life of an open stream. It keeps nothing open.
+#[derive(Clone, Debug)]
+pub struct StreamMoment {
+    inner: Weak<Inner>,
+    pub(crate) epoch: u64,
+}
+
+impl StreamMoment {
+    /// Whether `log` is a handle of the same opening of the stream.
+    #[must_use]
+    pub fn is_of(&self, log: &StreamLog) -> bool {
+        std::ptr::eq(self.inner.as_ptr(), Arc::as_ptr(&log.inner))
+    }
+
+    /// The lowest end to which the stream, which was not opened again, was cut since this moment.
+    #[must_use]
+    pub fn lowest_cut(&self, log: &StreamLog) -> Option<u64> {
+        log.inner.shared.truncations.since(self.epoch)
+    }
 }
 
 impl fmt::Debug for StreamLog {
@@ -167,6 +190,12 @@ impl StreamLog {
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// The present moment, from which on cuts of the stream can be asked for.
+    #[must_use]
+    pub fn moment(&self) -> StreamMoment {
+        StreamMoment { inner: Arc::downgrade(&self.inner), epoch: self.inner.shared.watermarks.stable_epoch() }
     }
 
     /// Like [`close`](Self::close), for a stream that is not used afterwards: if it cannot take its

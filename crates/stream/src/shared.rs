@@ -33,6 +33,14 @@ impl Shared {
         self.snapshot.load().segments.first().map(|segment| segment.header.stream_id)
     }
 
+    /// The id of the stream, if its files give it, or the entries that a reader sees in the
+    /// journal.
+    pub(crate) fn known_id(&self) -> Option<StreamId> {
+        let snapshot = self.snapshot.load();
+        let in_files = snapshot.segments.first().map(|segment| segment.header.stream_id);
+        in_files.or_else(|| snapshot.journal().parts.first().map(|part| part.stream))
+    }
+
     /// An error of one of the stream's segments.
     pub(crate) fn segment_error(&self, error: stratawal_segment::Error) -> Error {
         Error::segment_error(&self.location, error)

@@ -9,7 +9,7 @@ use super::beside::ReaderTasks;
 use super::signal::Signal;
 use super::{Follow, FollowStopper};
 use crate::context::LogContext;
-use crate::log::StreamLog;
+use crate::log::{StreamLog, StreamMoment};
 use crate::options::Visibility;
 
 /// A group of followers that one thread or one task waits for.
@@ -32,7 +32,23 @@ impl FollowGroup {
     /// Follows a stream as [`StreamLog::follow`] does, as a member of this group.
     #[must_use]
     pub fn follow(&self, log: &StreamLog, from: u64, visibility: Visibility, key: u64) -> Follow {
-        Follow::new(&log.inner, from, visibility, Arc::clone(&self.signal), Some(key))
+        let epoch = log.inner.shared.watermarks.stable_epoch();
+        Follow::new(&log.inner, epoch, from, visibility, Arc::clone(&self.signal), Some(key))
+    }
+
+    /// Like [`follow`](Self::follow), for a position that was valid at an earlier `moment` of the
+    /// same opening of the stream. If entries below it were dropped from the end since then, this
+    /// returns [`Cut`](super::FollowEvent::Cut), also if the stream has as many entries again.
+    #[must_use]
+    pub fn follow_since(
+        &self,
+        log: &StreamLog,
+        moment: &StreamMoment,
+        from: u64,
+        visibility: Visibility,
+        key: u64,
+    ) -> Follow {
+        Follow::new(&log.inner, moment.epoch, from, visibility, Arc::clone(&self.signal), Some(key))
     }
 
     /// Has [`take_ready`](Self::take_ready) return `key`, and wakes the thread or the task.

@@ -156,12 +156,19 @@ impl fmt::Debug for Follow {
 impl Follow {
     /// See [`StreamLog::follow`](crate::StreamLog::follow).
     pub(crate) fn of_stream(inner: &Arc<Inner>, from: u64, visibility: Visibility) -> Self {
-        Self::new(inner, from, visibility, Arc::new(Signal::new()), None)
+        // The lock is not needed: an epoch that begins from here on is noticed.
+        let epoch = inner.shared.watermarks.stable_epoch();
+        Self::new(inner, epoch, from, visibility, Arc::new(Signal::new()), None)
     }
 
-    fn new(inner: &Arc<Inner>, from: u64, visibility: Visibility, signal: Arc<Signal>, key: Option<u64>) -> Self {
-        // The lock is not needed: an epoch that begins between these lines is noticed.
-        let epoch = inner.shared.watermarks.stable_epoch();
+    fn new(
+        inner: &Arc<Inner>,
+        epoch: u64,
+        from: u64,
+        visibility: Visibility,
+        signal: Arc<Signal>,
+        key: Option<u64>,
+    ) -> Self {
         Self {
             inner: Arc::clone(inner),
             visibility,
@@ -172,7 +179,7 @@ impl Follow {
             key,
             is_registered: false,
             has_looked: false,
-            existed: (inner.exists(), inner.shared.stream_id()),
+            existed: (inner.exists(), inner.shared.known_id()),
             idle_looks: 0,
             wait_point: None,
             was_deleted: false,
@@ -210,7 +217,10 @@ impl Follow {
             return Ok(Some(event));
         }
         if timeout.is_zero() && !self.inner.shared.context.is_read_only() {
-            return Ok(None);
+            // This notices a stream that was closed, or deleted without an entry.
+            let next = self.next_or_register();
+            self.unregister();
+            return next;
         }
         // A deadline that the clock cannot express is never reached.
         self.next_until(Instant::now().checked_add(timeout))
@@ -292,8 +302,10 @@ impl Follow {
             let cut = inner.shared.truncations.since(self.epoch);
             self.epoch = epoch;
             self.move_to(position);
-            if let Some(at) = cut.filter(|&at| at < position) {
+            if let Some(at) = cut.filter(|&at| at < position && !fail_point!(CutNotFollowed)) {
                 self.move_to(at);
+                // If this is another stream by now, the cut stands for the deletion too.
+                self.existed.1 = inner.shared.known_id();
                 return Some(FollowEvent::Cut { dropped: at..position });
             }
         }
@@ -318,7 +330,7 @@ impl Follow {
         }
         let (existed, id) = self.existed;
         let exists = self.inner.exists();
-        let now = self.inner.shared.stream_id();
+        let now = self.inner.shared.known_id();
         self.existed = (exists, now.or(id));
         existed && !exists || id.is_some_and(|id| now.is_some_and(|now| now != id))
     }
