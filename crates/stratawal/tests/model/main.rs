@@ -6,6 +6,7 @@
 //! prints the seed.
 
 mod checks;
+mod followers;
 mod steps;
 mod world;
 
@@ -55,6 +56,7 @@ fn run_programs(seed: u64, cases: u32) {
             world.step(step);
         }
         world.pull_all();
+        world.follow_all();
         world.kill(setup);
         Ok(())
     });
@@ -85,6 +87,11 @@ mod seeded {
     #[test]
     fn acknowledgement_before_write_is_found() {
         is_found(FailPoint::AcknowledgedBeforeWrite);
+    }
+
+    #[test]
+    fn cut_that_is_not_followed_is_found() {
+        is_found(FailPoint::CutNotFollowed);
     }
 
     #[test]

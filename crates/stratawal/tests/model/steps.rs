@@ -72,6 +72,20 @@ pub(crate) enum Step {
         count: usize,
         turns: u64,
     },
+    /// Takes events from every follower in the process.
+    Follow {
+        count: usize,
+    },
+    /// Replaces a follower.
+    FollowFrom {
+        of: usize,
+        seen: Visibility,
+        from: Position,
+    },
+    /// Has the followers of single streams in a log opened for reading return what they have not.
+    FollowBeside(Setup),
+    /// Has the follower of all streams in a log opened for reading return what it has not.
+    FollowPrefixBeside(Setup),
     TruncateBefore {
         of: usize,
         at: Position,
@@ -273,6 +287,10 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         2 => (of(), seen(), position()).prop_map(|(of, seen, at)| Step::FindTime { of, seen, at }),
         4 => (of(), seen(), position()).prop_map(|(of, seen, from)| Step::Hold { of, seen, from }),
         4 => (0..300_usize, any::<u64>()).prop_map(|(count, turns)| Step::Pull { count, turns }),
+        6 => prop_oneof![1..9_usize, 0..300_usize, Just(usize::MAX)].prop_map(|count| Step::Follow { count }),
+        2 => (of(), seen(), position()).prop_map(|(of, seen, from)| Step::FollowFrom { of, seen, from }),
+        3 => setup().prop_map(Step::FollowBeside),
+        1 => setup().prop_map(Step::FollowPrefixBeside),
         5 => (of(), position()).prop_map(|(of, at)| Step::TruncateBefore { of, at }),
         5 => (of(), position()).prop_map(|(of, at)| Step::TruncateFrom { of, at }),
         1 => of().prop_map(|of| Step::Delete { of }),

@@ -16,6 +16,7 @@ use Visibility::{Accepted, Stable};
 
 use crate::NAMES;
 use crate::checks::{HeldIter, check_get, check_get_many, check_iter, check_last, check_range, check_whole};
+use crate::followers::{Followers, Now};
 use crate::mix;
 use crate::steps::{BatchShape, Position, Setup, Step, bound_of};
 
@@ -28,6 +29,7 @@ pub(crate) struct World {
     models: Vec<StreamModel>,
     held: VecDeque<HeldIter>,
     reader: Option<(Wal, Vec<Stream>)>,
+    followers: Followers,
     /// How many entries were appended. This determines the bytes of the next entry.
     count: u64,
 }
@@ -81,7 +83,10 @@ impl World {
         let wal = setup.options().open(dir.path()).unwrap();
         let streams = look_up(&wal);
         let models = vec![StreamModel::default(); NAMES.len()];
-        Self { dir, setup, wal: Some(wal), streams, models, held: VecDeque::new(), reader: None, count: 0 }
+        let mut followers = Followers::new();
+        followers.begin(Now { wal: &wal, streams: &streams, models: &models }, false);
+        let held = VecDeque::new();
+        Self { dir, setup, wal: Some(wal), streams, models, held, reader: None, followers, count: 0 }
     }
 
     pub(crate) fn step(&mut self, step: Step) {
@@ -113,6 +118,17 @@ impl World {
             Step::Copy(setup) => self.look_at_copy(setup),
             Step::Beside { again, setup } => self.beside(again, setup),
             Step::Pull { count, turns } => self.pull(count, turns),
+            Step::Follow { count } => self.follow(|followers, now, _| followers.pull(now, count)),
+            Step::FollowFrom { of, seen, from } => {
+                let from = from.seq(&self.models[of]);
+                self.follow(|followers, now, _| followers.follow_from(of, seen, from, now));
+            }
+            Step::FollowBeside(setup) => {
+                self.follow(|followers, now, dir| followers.pull_beside(now, &setup.options(), dir));
+            }
+            Step::FollowPrefixBeside(setup) => {
+                self.follow(|followers, now, dir| followers.pull_prefix_beside(now, &setup.options(), dir));
+            }
             read => self.read(read),
         }
         self.glance();
@@ -144,6 +160,21 @@ impl World {
 
     fn wal(&self) -> &Wal {
         self.wal.as_ref().expect("the log is open between steps")
+    }
+
+    fn follow(&mut self, act: impl FnOnce(&mut Followers, Now<'_>, &Path)) {
+        let wal = self.wal.as_ref().expect("the log is open between steps");
+        act(&mut self.followers, Now { wal, streams: &self.streams, models: &self.models }, self.dir.path());
+    }
+
+    /// Has all followers return what they have not.
+    pub(crate) fn follow_all(&mut self) {
+        let options = self.setup.options();
+        self.follow(|followers, now, dir| {
+            followers.pull(now, usize::MAX);
+            followers.pull_beside(now, &options, dir);
+            followers.pull_prefix_beside(now, &options, dir);
+        });
     }
 
     /// A handle, its model, and the end of the entries that the handle shows.
@@ -197,6 +228,7 @@ impl World {
             model.begin(Change::Append(specs));
             model.done(Level::Buffered);
             assert_eq!(ticket.seqs(), before..model.next_seq());
+            self.followers.appended(to, &batch);
             tickets.push((ticket, batch.is_empty()));
         }
         while self.wal().drive_tickets() {}
@@ -238,6 +270,7 @@ impl World {
         }
         model.begin(Change::Append(specs));
         assert_eq!(seqs.unwrap(), end..model.next_seq());
+        self.followers.appended(to, &batch);
         // An append that begins a segment may sync the earlier segments, which have none of its
         // entries.
         if segments(&stream) > segments_before {
@@ -290,6 +323,7 @@ impl World {
         model.begin(Change::TruncateBefore(first));
         model.done(Level::Buffered);
         let first = model.first_seq();
+        self.followers.truncated_before(of, first);
         self.held.iter_mut().filter(|held| held.of == of).for_each(|held| held.start = held.start.max(first));
     }
 
@@ -306,6 +340,7 @@ impl World {
         result.unwrap();
         model.begin(Change::TruncateFrom(next));
         model.done(Level::Buffered);
+        self.followers.truncated_from(of, next);
         if next < end {
             for held in self.held.iter_mut().filter(|held| held.of == of) {
                 held.cut = held.cut.min(next);
@@ -318,12 +353,14 @@ impl World {
         let result = self.wal().delete_stream(NAMES[of]);
         if !self.models[of].exists() {
             assert_eq!(result.unwrap_err().kind(), ErrorKind::Missing);
+            self.followers.missing(of);
         } else {
             result.unwrap();
             let before = &self.streams[of];
             assert_eq!(before.append("x").unwrap_err().kind(), ErrorKind::Missing);
             assert!(!before.exists() && before.iter(..).next().is_none());
             self.held.iter_mut().filter(|held| held.of == of).for_each(|held| held.cut = 0);
+            self.followers.deleted(of);
         }
         self.streams[of] = self.wal().stream(NAMES[of]).unwrap();
         self.models[of] = StreamModel::default();
@@ -341,6 +378,7 @@ impl World {
         let again = self.wal().stream(NAMES[of]).unwrap();
         assert!(!again.exists() || again.report().clean && again.report().scanned_bytes == 0);
         check_whole(&again, &self.models[of], self.models[of].next_seq());
+        self.follow(|followers, now, _| followers.closed(of, now, &again));
         self.streams[of] = again;
     }
 
@@ -353,6 +391,7 @@ impl World {
             check_whole(stream, model, model.next_seq());
         }
         self.pull_all();
+        self.follow(|followers, now, _| followers.end(now));
         for check in inspect::verify(self.dir.path(), None).unwrap().map(Result::unwrap) {
             assert_eq!(check.state, CheckState::Sound, "{check:?}");
         }
@@ -361,6 +400,7 @@ impl World {
     }
 
     fn leave(&mut self, setup: Setup) {
+        self.followers.leave();
         self.streams.clear();
         self.wal = None;
         self.pull_all();
@@ -375,6 +415,7 @@ impl World {
         self.wal = Some(setup.options().open(self.dir.path()).unwrap());
         self.streams = look_up(self.wal());
         self.check_all();
+        self.follow(|followers, now, _| followers.begin(now, false));
     }
 
     fn check_all(&self) {
@@ -388,6 +429,7 @@ impl World {
     pub(crate) fn kill(&mut self, setup: Setup) {
         let copy = copy_of(self.dir.path());
         self.held.clear();
+        self.followers.leave();
         self.reader = None;
         self.streams.clear();
         self.wal = None;
@@ -409,6 +451,7 @@ impl World {
             assert_eq!((stream.report().existed, stream.report().next_seq), (model.exists(), end));
         }
         self.check_all();
+        self.follow(|followers, now, _| followers.begin(now, true));
     }
 
     fn look_at_copy(&mut self, setup: Setup) {
