@@ -284,6 +284,13 @@ impl StreamModel {
         state.synced = state.synced.max(seq);
     }
 
+    /// Records that a reader saw the entries below `seq` as flushed: from now on they must exist
+    /// after the death of the process.
+    pub fn shown_flushed(&mut self, seq: u64) {
+        let state = self.last_state();
+        state.flushed = state.flushed.max(seq.clamp(state.first_seq, state.next_seq));
+    }
+
     fn last_state(&mut self) -> &mut State {
         self.states.last_entry().expect("a stream is always in some state").into_mut()
     }

@@ -119,6 +119,16 @@ pub trait LogUnderTest {
     /// Any error that the log reports.
     fn read(&self, log: &Self::Log, stream: &str, accepted: bool) -> Result<Found, Refusal>;
 
+    /// The stable entries of a stream as a follower has returned them, which began when the log was
+    /// opened. `None` if the log has no followers.
+    ///
+    /// # Errors
+    /// Any error that the log reports, and an event that the follower should not have returned.
+    fn follow(&self, log: &Self::Log, stream: &str) -> Result<Option<Found>, Refusal> {
+        let _ = (log, stream);
+        Ok(None)
+    }
+
     /// The level at which an entry becomes stable: flushed or synced.
     fn stable_level(&self, log: &Self::Log) -> Level;
 
@@ -451,16 +461,26 @@ impl<'s, L: LogUnderTest> Run<'s, L> {
             let found =
                 self.under_test.read(self.log(), name, false).map_err(|r| format!("{name}: read: {}", r.message))?;
             model.check_readers(&found, true).map_err(|Mismatch(what)| format!("{name}: read: {what}"))?;
+            let followed = self.under_test.follow(self.log(), name);
+            let followed = followed.map_err(|r| format!("{name}: followed: {}", r.message))?;
+            if followed.is_some_and(|followed| followed != found) {
+                return Err(format!("{name}: a follower has not seen the same entries"));
+            }
             Ok(found)
         };
         self.models.iter().zip(self.streams).map(check).collect()
     }
 
-    /// Compares the entries that readers of the running log see with the model. If stable entries
-    /// count as durable, they must survive a power loss.
+    /// Compares the entries that readers and followers of the running log see with the model. From
+    /// now on they must survive the death of the process. If stable entries count as durable, they
+    /// must survive a power loss.
     fn check_readers_durably(&mut self) -> Result<(), Wrong> {
         let shown = self.check_readers()?;
         if self.under_test.stable_level(self.log()) < Level::Synced {
+            for (model, found) in self.models.iter_mut().zip(&shown) {
+                model.shown_flushed(found.next_seq());
+            }
+            self.images.set_models(&self.models);
             return Ok(());
         }
         check_lasts(self.under_test, &self.sim.disk(), self.streams, &self.models, &shown)

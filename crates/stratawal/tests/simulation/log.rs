@@ -1,12 +1,16 @@
 //! The log on which the simulation runs.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use stratawal::{Batch, Durability, Error, ErrorKind, Options, StreamOptions, Ticket, Visibility, Wal};
+use stratawal::{
+    Batch, Durability, Error, ErrorKind, Follow, FollowEvent, Options, Stream, StreamOptions, Ticket, Visibility, Wal,
+};
 use stratawal_storage::Storage;
 use stratawal_testkit::{Found, HookedStorage, Level, LogUnderTest, Operation, Refusal, Shape, SimStorage};
 
@@ -57,6 +61,8 @@ pub(crate) struct Open {
     wal: Wal,
     durability: Durability,
     submitted: RefCell<Vec<Ticket>>,
+    /// A follower of each stream, and what it has returned.
+    followers: RefCell<BTreeMap<String, (Follow, Found)>>,
 }
 
 fn stream_options(durability: Durability) -> StreamOptions {
@@ -96,6 +102,47 @@ fn read(wal: &Wal, stream: &str, visibility: Visibility) -> Result<Found, Error>
     Ok(Found { first_seq, entries: entries.collect::<Result<_, _>>()? })
 }
 
+/// Takes all events of `follow`, a follower of `stream` that has returned `shown`.
+fn pull(follow: &mut Follow, shown: &mut Found, stream: &Stream) -> Result<(), Error> {
+    loop {
+        let event = match follow.next_timeout(Duration::ZERO) {
+            Ok(Some(event)) => event,
+            Ok(None) => break,
+            // The stream was closed alone, and `stream` is open.
+            Err(error) if error.kind() == ErrorKind::Closed => {
+                *follow = stream.follow(Follow::position(follow));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        match event {
+            FollowEvent::Entry(entry) => {
+                assert_eq!(entry.seq(), shown.next_seq(), "an entry is missing, or came twice");
+                shown.entries.push(entry.data().to_vec());
+            }
+            FollowEvent::Truncated { dropped } => {
+                assert_eq!(dropped.start, shown.next_seq());
+                *shown = Found { first_seq: dropped.end, entries: Vec::new() };
+            }
+            FollowEvent::Cut { dropped } => {
+                assert_eq!(dropped.end, shown.next_seq());
+                let kept = dropped.start.saturating_sub(shown.first_seq);
+                shown.first_seq = shown.first_seq.min(dropped.start);
+                shown.entries.truncate(usize::try_from(kept).expect("small"));
+            }
+            FollowEvent::Deleted => {
+                *shown = Found::default();
+                *follow = stream.follow(0);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let dropped = stream.first_seq().saturating_sub(shown.first_seq);
+    shown.entries.drain(..usize::try_from(dropped).expect("small").min(shown.entries.len()));
+    shown.first_seq += dropped;
+    Ok(())
+}
+
 /// Opens the log while the journal gets no new file, so that it continues in its old ones. Returns
 /// `None` if it has none yet, or if this fails.
 fn open_without_room(storage: SimStorage, open: impl Fn(Arc<dyn Storage>) -> stratawal::Result<Wal>) -> Option<Wal> {
@@ -123,7 +170,7 @@ impl LogUnderTest for Log {
         let wal = in_place.map_or_else(|| open(Arc::new(storage)), Ok).map_err(refusal)?;
         // From here on tickets need no threads.
         wal.drive_tickets();
-        Ok(Open { wal, durability, submitted: RefCell::default() })
+        Ok(Open { wal, durability, submitted: RefCell::default(), followers: RefCell::default() })
     }
 
     fn append(&self, log: &Open, stream: &str, entries: &[Vec<u8>], level: Level) -> Result<Range<u64>, Refusal> {
@@ -205,6 +252,19 @@ impl LogUnderTest for Log {
         read(&log.wal, stream, if accepted { Visibility::Accepted } else { Visibility::Stable }).map_err(refusal)
     }
 
+    fn follow(&self, log: &Open, stream: &str) -> Result<Option<Found>, Refusal> {
+        let name = stream;
+        let stream = log.wal.stream(name).map_err(refusal)?.with_visibility(Visibility::Stable);
+        let mut followers = log.followers.borrow_mut();
+        let (follow, shown) = followers.entry(name.to_owned()).or_insert_with(|| (stream.follow(0), Found::default()));
+        if let Err(error) = pull(follow, shown, &stream) {
+            // After an error no event follows.
+            *follow = stream.follow(Follow::position(follow));
+            return Err(refusal(error));
+        }
+        Ok(Some(shown.clone()))
+    }
+
     fn stable_level(&self, log: &Open) -> Level {
         if log.durability == Durability::Synced { Level::Synced } else { Level::Flushed }
     }
@@ -215,7 +275,14 @@ impl LogUnderTest for Log {
 
     fn read_only(&self, storage: SimStorage, stream: &str) -> Result<Option<Found>, Refusal> {
         match Options::new().open_on(Arc::new(storage), Path::new("/log"), true) {
-            Ok(wal) => read(&wal, stream, Visibility::Stable).map(Some).map_err(refusal),
+            Ok(wal) => {
+                let found = read(&wal, stream, Visibility::Stable).map_err(refusal)?;
+                let stream = wal.stream(stream).map_err(refusal)?;
+                let mut followed = Found::default();
+                pull(&mut stream.follow(0), &mut followed, &stream).map_err(refusal)?;
+                let message = "a follower has not seen the same entries".to_owned();
+                if followed == found { Ok(Some(found)) } else { Err(Refusal { unknown: false, message }) }
+            }
             Err(error) if error.kind() == ErrorKind::Missing => Ok(None),
             Err(error) => Err(refusal(error)),
         }

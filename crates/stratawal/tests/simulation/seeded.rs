@@ -44,7 +44,7 @@ const ASSERTED: [&str; 1] = ["all is settled"];
 
 /// The texts of failures in which a log broke a promise: it does not open, shows too few, too many
 /// or wrong entries, or loses entries that it has shown.
-const FINDINGS: [&str; 8] = [
+const FINDINGS: [&str; 9] = [
     "does not open",
     "begins at",
     "ends at",
@@ -52,6 +52,7 @@ const FINDINGS: [&str; 8] = [
     "in part",
     "was shown",
     "another process",
+    "a follower has not seen",
     "after a power loss just then",
 ];
 
@@ -115,6 +116,7 @@ is_found! {
     files_that_attest_the_journal_are_found: JournalAttested in MAPPED WRITTEN,
     copy_without_the_tail_is_found: TailNotCopied in MAPPED WRITTEN,
     close_of_a_needed_journal_is_found: ClosedUnsettled in MAPPED WRITTEN,
+    cut_that_is_not_followed_is_found: CutNotFollowed in OFF MAPPED WRITTEN,
 }
 
 macro_rules! is_found_in_a_life {
