@@ -113,7 +113,10 @@ pub(crate) fn beside(arguments: &[String]) -> Done {
 pub(crate) fn beside_run(seconds: &str) -> Run {
     let each = (volume(seconds) / 2).max(1).to_string();
     let run = harnesses(&["beside", "follow_beside"], volume(seconds));
-    run.env("STRATAWAL_BESIDE_SECONDS", &each).env("STRATAWAL_FOLLOW_SECONDS", &each)
+    let rotations = volume(seconds).saturating_mul(20).to_string();
+    run.env("STRATAWAL_BESIDE_SECONDS", &each)
+        .env("STRATAWAL_FOLLOW_SECONDS", &each)
+        .env("STRATAWAL_FOLLOW_ROTATIONS", &rotations)
 }
 
 /// The streams of a log that has very many.
