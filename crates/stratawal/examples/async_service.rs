@@ -1,17 +1,21 @@
 //! An async service that appends durably without blocking the threads of its runtime: each request
-//! submits its entry and awaits the ticket. A timer runs beside it, to show that the runtime stays
-//! free.
+//! submits its entry and awaits the ticket. One more task is the tail: it gets every entry as soon
+//! as it is durable. A timer runs beside them, to show that the runtime stays free.
 //!
-//! Prints how many durable appends a second 1,000 tasks make, and how late the timer is, next to 64
-//! threads that append in the usual way. Run it with `--release` for figures that mean something:
+//! Prints how many durable appends a second 1,000 tasks make, how late the timer is, and how many
+//! entries the tail has seen, next to 64 threads that append in the usual way. Run it with
+//! `--release` for figures that mean something:
 //! `cargo run --release --package stratawal --example async_service [SECONDS [DIR]]`
 
+use std::future::poll_fn;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use stratawal::{Batch, ErrorKind, Stream, Wal};
+use futures_core::Stream as _;
+use stratawal::{Batch, ErrorKind, FollowEvent, Stream, Wal};
 
 const TASKS: usize = 1000;
 const THREADS: usize = 64;
@@ -36,6 +40,25 @@ async fn request_loop(stream: Stream, until: Instant) -> stratawal::Result<u64> 
     while Instant::now() < until {
         append(&stream, b"a request of a client, which waits until it is durable").await?;
         count += 1;
+    }
+    Ok(count)
+}
+
+/// Follows the stream until the log is closed. Returns how many entries came, each once and in
+/// order.
+async fn tail(stream: Stream, from: u64) -> stratawal::Result<u64> {
+    /// After so many entries in a row, other tasks of this thread get their turn.
+    const ENTRIES_MAX: u64 = 64;
+    let mut entries = stream.follow(from).into_stream();
+    let mut count = 0;
+    while let Some(event) = poll_fn(|context| Pin::new(&mut entries).poll_next(context)).await {
+        if let FollowEvent::Entry(entry) = event? {
+            assert_eq!(entry.seq(), from + count);
+            count += 1;
+            if count % ENTRIES_MAX == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
     }
     Ok(count)
 }
@@ -101,8 +124,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build()?;
     let requests = wal.stream("requests")?;
     let before = requests.next_seq();
+    let tail = runtime.spawn(tail(requests.clone(), before));
     let tasks = runtime.block_on(serve(requests.clone(), time))?;
     println!("{TASKS} tasks:  {:.0} durable appends a second", rate(tasks));
     assert_eq!(requests.stable_seq(), before + tasks, "every outcome was awaited");
-    Ok(wal.close()?)
+    wal.close()?;
+    let seen = runtime.block_on(tail)??;
+    println!("the tail has seen {seen} entries");
+    assert_eq!(seen, tasks, "it ends once it has returned them all");
+    Ok(())
 }
