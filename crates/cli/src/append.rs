@@ -28,7 +28,7 @@ pub(crate) const ENTRY_BYTES_MAX: u64 = BATCH_BYTES_MAX - ENTRY_BYTES;
 /// The part of the help text about JSON.
 pub(crate) const JSON: &str = r#"With --ack --json, a line for each batch: {"first":0,"last":99}
 With --json, the last line: {"stream":"s","entries":100,"bytes":5120,"first":0,"last":99,"seconds":0.01}
-(`first` and `last` are null if there was nothing to append. A stream is created by its first entry.)
+(`first` and `last` are null if there was nothing to append. It is also printed after an interrupt. A stream is created by its first entry.)
 
 A line has at most 1,073,741,820 bytes. A batch has at most 1,073,741,824, and each entry counts 4 bytes more than its
 own. A longer one is an error that names its file and line; the lines before it, or before its batch, are appended. The
@@ -88,22 +88,82 @@ impl From<DurabilityArgument> for Durability {
 /// under the lock, so that a command waiting for input, or for a reader of its output, does not
 /// delay an interrupt.
 #[derive(Clone, Default)]
-struct Gate(Arc<Mutex<Option<Wal>>>);
+struct Gate(Arc<Mutex<Gated>>);
+
+#[derive(Default)]
+struct Gated {
+    /// The log, once it is open.
+    wal: Option<Wal>,
+    done: Done,
+}
+
+/// The entries that were appended.
+#[derive(Clone, Copy, Debug, Default)]
+struct Done {
+    /// The first and the last of them.
+    seqs: Option<(u64, u64)>,
+    bytes: u64,
+}
 
 impl Gate {
-    fn lock(&self) -> MutexGuard<'_, Option<Wal>> {
+    fn lock(&self) -> MutexGuard<'_, Gated> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closes the log and prevents all later appends. Does not wait for a log that is still being
-    /// opened: the next open recovers it.
-    fn close(&self) -> stratawal::Result<()> {
+    /// opened: the next open recovers it. Returns what was appended, if the log was open.
+    fn close(&self) -> stratawal::Result<Option<Done>> {
         let held = self.lock();
-        let closed = held.as_ref().map_or(Ok(()), Wal::close);
+        let closed = held.wal.as_ref().map(Wal::close).transpose();
+        let done = held.done;
         // Never unlocked, because an append after the close would fail and print an error.
         std::mem::forget(held);
-        closed
+        closed.map(|closed| closed.map(|()| done))
     }
+}
+
+impl Done {
+    /// Returns how many entries were appended.
+    fn entries(&self) -> u64 {
+        self.seqs.map_or(0, |(first, last)| last - first + 1)
+    }
+
+    /// Returns the summary as JSON.
+    fn as_json(&self, stream: &str, began: Instant) -> String {
+        format!(
+            "{{\"stream\":{},\"entries\":{},\"bytes\":{},\"first\":{},\"last\":{},\"seconds\":{:.6}}}\n",
+            json::text(stream),
+            self.entries(),
+            self.bytes,
+            json::number_or_null(self.seqs.map(|(first, _)| first)),
+            json::number_or_null(self.seqs.map(|(_, last)| last)),
+            began.elapsed().as_secs_f64(),
+        )
+    }
+
+    /// Returns the summary in words. `nothing` is the part about the entries if there are none.
+    fn as_text(&self, began: Instant, nothing: &str) -> String {
+        let seconds = began.elapsed().as_secs_f64();
+        let seqs = self.seqs.map_or_else(|| nothing.to_owned(), |(first, last)| bounds::entries(first, last + 1));
+        // Avoids a division by zero.
+        let rate = self.entries() as f64 / seconds.max(1e-6);
+        let entries = counted(self.entries(), "entry", "entries");
+        format!("{entries}, {} bytes, {seqs}, {seconds:.3} s, {rate:.0} entries/s\n", self.bytes)
+    }
+}
+
+/// Prints the summary of a command that is interrupted, unless nothing takes it.
+fn print_interrupted(done: Done, stream: String, json: bool, began: Instant) {
+    signals::print_in_time(move || {
+        let printed = if json {
+            stdout().map(|mut out| out.write_all(done.as_json(&stream, began).as_bytes()))
+        } else {
+            let line = format!("interrupted: {}", done.as_text(began, "nothing was appended"));
+            Ok(io::stderr().write_all(line.as_bytes()))
+        };
+        // The process ends anyway.
+        drop(printed);
+    });
 }
 
 /// Collects entries, appends them in batches, and acknowledges the batches.
@@ -118,9 +178,7 @@ struct Appender {
     batch_bytes_max: u64,
     ack: Option<File>,
     json: bool,
-    first: Option<u64>,
-    last: Option<u64>,
-    bytes: u64,
+    done: Done,
 }
 
 impl Append {
@@ -135,7 +193,14 @@ impl Append {
         let gate = Gate::default();
         let at_interrupt = gate.clone();
         let common = self.common.clone();
-        signals::on_interrupt(self.json, move || common.result(at_interrupt.close()))?;
+        let (json, stream) = (self.json, name.clone());
+        signals::on_interrupt(json, move || {
+            let done = common.result(at_interrupt.close())?;
+            if let Some(done) = done {
+                print_interrupted(done, stream, json, began);
+            }
+            Ok(())
+        })?;
         let wal = open_or_create(&self.common)?;
         let mut appender = self.appender(&wal, &name, gate)?;
         let result = self.append_all(&mut appender);
@@ -151,7 +216,7 @@ impl Append {
     fn appender(&self, wal: &Wal, name: &str, gate: Gate) -> Result<Appender, Failure> {
         let options = StreamOptions::new().batch_bytes_max(BATCH_BYTES_MAX);
         let stream = self.common.result(wal.stream_with(name, options))?;
-        *gate.lock() = Some(wal.clone());
+        gate.lock().wal = Some(wal.clone());
         Ok(Appender {
             stream: stream.with_durability(self.durability.into()),
             gate,
@@ -162,9 +227,7 @@ impl Append {
             batch_bytes_max: BATCH_BYTES_MAX,
             ack: if self.ack { Some(stdout()?) } else { None },
             json: self.json,
-            first: None,
-            last: None,
-            bytes: 0,
+            done: Done::default(),
         })
     }
 
@@ -179,34 +242,18 @@ impl Append {
     }
 
     fn print_summary(&self, appender: &Appender, began: Instant) -> Result<(), Failure> {
-        let seconds = began.elapsed().as_secs_f64();
-        let entries = match (appender.first, appender.last) {
-            (Some(first), Some(last)) => last - first + 1,
-            _ => 0,
-        };
+        let stream = &appender.stream;
         let result = if self.json {
-            let line = format!(
-                "{{\"stream\":{},\"entries\":{entries},\"bytes\":{},\"first\":{},\"last\":{},\"seconds\":{seconds:.6}}}\n",
-                json::text(appender.stream.name()),
-                appender.bytes,
-                json::number_or_null(appender.first),
-                json::number_or_null(appender.last),
-            );
-            stdout()?.write_all(line.as_bytes())
+            stdout()?.write_all(appender.done.as_json(stream.name(), began).as_bytes())
         } else {
-            let seqs = match (appender.first, appender.last) {
-                (Some(first), Some(last)) => bounds::entries(first, last + 1),
-                _ if appender.stream.exists() => "nothing to append".to_owned(),
-                _ => format!("nothing to append, so stream {} does not exist yet", pasteable(appender.stream.name())),
+            let nothing = if stream.exists() {
+                "nothing to append".to_owned()
+            } else {
+                format!("nothing to append, so stream {} does not exist yet", pasteable(stream.name()))
             };
-            // Avoids a division by zero.
-            let rate = entries as f64 / seconds.max(1e-6);
-            let bytes = appender.bytes;
-            let entries = counted(entries, "entry", "entries");
-            let line = format!("{entries}, {bytes} bytes, {seqs}, {seconds:.3} s, {rate:.0} entries/s\n");
             // Standard error has no buffer. The line is written in one piece, because other
             // processes may write there too.
-            io::stderr().write_all(line.as_bytes())
+            io::stderr().write_all(appender.done.as_text(began, &nothing).as_bytes())
         };
         let what = if self.json { "to standard output" } else { "to standard error" };
         result
@@ -283,8 +330,7 @@ fn cut(at: &Position<'_>) -> Failure {
 impl Appender {
     /// Returns a sentence about the entries that were appended before a failure.
     fn done_before(&self) -> Option<String> {
-        let first = self.first?;
-        let last = self.last?;
+        let (first, last) = self.done.seqs?;
         let were = if first == last { "was" } else { "were" };
         Some(format!("{} {were} appended before that", bounds::entries(first, last + 1)))
     }
@@ -353,18 +399,18 @@ impl Appender {
         if self.batch.is_empty() {
             return Ok(());
         }
-        let held = self.gate.lock();
+        let mut held = self.gate.lock();
         let appended = self.stream.append_batch(&self.batch);
+        if let Ok(seqs) = &appended {
+            let first = self.done.seqs.map_or(seqs.start, |(first, _)| first);
+            self.done = Done { seqs: Some((first, seqs.end - 1)), bytes: self.done.bytes + self.batch.bytes() as u64 };
+            held.done = self.done;
+        }
         drop(held);
-        let bytes = self.batch.bytes() as u64;
         // A failed batch is never appended again, because its entries may exist.
         self.batch.clear();
         let seqs = self.common.result(appended)?;
-        let last = seqs.end - 1;
-        self.first.get_or_insert(seqs.start);
-        self.last = Some(last);
-        self.bytes += bytes;
-        self.acknowledge(seqs.start, last)
+        self.acknowledge(seqs.start, seqs.end - 1)
     }
 
     /// Prints an acknowledgement. The lock is not held, because an interrupt must be able to close

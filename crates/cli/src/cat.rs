@@ -103,7 +103,9 @@ impl Cat {
         if !stream.exists() && damage.is_none() {
             return Err(Failure::unknown_stream(dir, &printer.stream));
         }
-        note_later_begin(&self.selection, &stream);
+        if let Some(note) = later_begin(&self.selection, &stream) {
+            terminal::note(&note);
+        }
         let next = stream.next_seq();
         let end = self.common.result(self.selection.end(&stream, self.to))?;
         let begin = self.common.result(self.selection.begin(&stream))?;
@@ -195,14 +197,11 @@ fn times(first: SystemTime, last: SystemTime) -> String {
     format!(", of {} to {} (the last one {age})", human::time(first), human::time(last))
 }
 
-/// Prints a note if the entries that were asked for begin before the stream does.
-pub(crate) fn note_later_begin(selection: &Selection, stream: &Stream) {
+/// Returns a note if the entries that were asked for begin before the stream does.
+pub(crate) fn later_begin(selection: &Selection, stream: &Stream) -> Option<String> {
     let first = stream.first_seq();
-    if let Some(from) = selection.from
-        && from < first
-    {
-        terminal::note(&format!("the stream begins at {first}, not at {from}; beginning there"));
-    }
+    let from = selection.from.filter(|&from| from < first)?;
+    Some(format!("the stream begins at {first}, not at {from}; beginning there"))
 }
 
 /// Has the number of printed entries noted if the command is interrupted. Errors are JSON with

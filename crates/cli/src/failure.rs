@@ -44,6 +44,9 @@ impl Failure {
     /// Creates a failure from an error of the log in `dir`, with the path that it concerns and the
     /// remedy.
     pub(crate) fn of_log(dir: &Path, error: &Error) -> Self {
+        if let (ErrorKind::Missing, Some(stream)) = (error.kind(), error.stream()) {
+            return Self::unknown_stream(dir, stream);
+        }
         let code = match error.kind() {
             ErrorKind::Damaged => DAMAGE,
             ErrorKind::InvalidName => USAGE,

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use stratawal::{ErrorKind, FollowEvent, Options, Stream, Wal};
 
-use crate::cat::note_later_begin;
+use crate::cat::later_begin;
 use crate::failure::{DAMAGE, DONE, FAILED, Failure};
 use crate::follow_output::Shared;
 use crate::form::{Form, FormOptions};
@@ -230,7 +230,9 @@ impl Following {
         }
         let begin = self.common.result(self.begin(&stream))?;
         if stream.exists() {
-            note_later_begin(&self.selection, &stream);
+            if let Some(note) = later_begin(&self.selection, &stream) {
+                shared.note(&note);
+            }
             if let Some(from) = self.selection.from
                 && from > begin
             {

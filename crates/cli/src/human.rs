@@ -1,7 +1,5 @@
 //! Sizes, durations and times as people write them, in both directions.
 
-#![allow(dead_code, reason = "every command may use some of it")]
-
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The first second of the year 10000, which RFC 3339 cannot represent.

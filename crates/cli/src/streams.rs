@@ -29,6 +29,9 @@ pub(crate) struct Streams {
     /// Only the streams whose names begin with PREFIX.
     #[arg(long, value_name = "PREFIX")]
     prefix: Option<String>,
+    /// Only the streams whose files have at least SIZE, such as `64 MiB`.
+    #[arg(long, value_name = "SIZE", value_parser = human::parse_bytes)]
+    min_size: Option<u64>,
     /// The order of the streams.
     #[arg(long, value_enum, default_value = "name")]
     sort: Sort,
@@ -78,10 +81,19 @@ impl Streams {
         if let Some(prefix) = &self.prefix {
             names.retain(|name| name.starts_with(prefix));
         }
+        if let Some(min) = self.min_size {
+            let mut large = Vec::new();
+            for name in names {
+                if self.files(&name)?.1 >= min {
+                    large.push(name);
+                }
+            }
+            names = large;
+        }
         let is_table = !self.json && (self.table || Output::Out.is_terminal());
         if names.is_empty() && is_table {
-            let which = if self.prefix.is_some() { "no streams with that prefix" } else { "no streams" };
-            terminal::note(&format!("the log has {which}"));
+            let is_selected = self.prefix.is_some() || self.min_size.is_some();
+            terminal::note(if is_selected { "the log has no such streams" } else { "the log has no streams" });
             return Ok(DONE);
         }
         if self.sort == Sort::Name && !is_table {
@@ -195,10 +207,16 @@ impl Streams {
             Err(error) if error.kind() == ErrorKind::Damaged => {}
             Err(error) => return self.common.result(Err(error)),
         }
-        let files = self.common.result(inspect::segment_files(&self.common.dir, &row.name))?;
-        row.segments = files.len();
-        row.bytes = files.iter().map(|file| file.bytes).sum();
+        let files = self.files(&row.name)?;
+        row.segments = files.0;
+        row.bytes = files.1;
         Ok(Some(row))
+    }
+
+    /// Returns the number of the segment files of a stream, and their bytes.
+    fn files(&self, name: &str) -> Result<(usize, u64), Failure> {
+        let files = self.common.result(inspect::segment_files(&self.common.dir, name))?;
+        Ok((files.len(), files.iter().map(|file| file.bytes).sum()))
     }
 
     /// Returns the time of an entry, if it is not damaged.

@@ -1,8 +1,6 @@
 //! The terminal: whether standard output or standard error is one, how wide it is, whether it takes
 //! colours; and a line of progress.
 
-#![allow(dead_code, reason = "every command may use some of it")]
-
 use std::env;
 use std::io::{self, Write};
 use std::os::fd::AsFd;

@@ -78,6 +78,43 @@ fn one_signal_ends_an_append_without_a_reader() {
 }
 
 #[test]
+fn interrupted_append_prints_its_summary() {
+    for json in [false, true] {
+        let log = Log::new();
+        let mut child = command()
+            .arg("append")
+            .arg(log.path())
+            .args(["s", "--ack"])
+            .args(json.then_some("--json"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut ack = String::new();
+        for line in ["one", "two"] {
+            writeln!(stdin, "{line}").unwrap();
+            out.read_line(&mut ack).unwrap();
+        }
+        send("INT", &child);
+        assert_eq!(end_of(&mut child).code(), Some(130));
+        let rest: Vec<String> = out.lines().map_while(Result::ok).collect();
+        let err: Vec<String> = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok).collect();
+        if json {
+            let summary: serde_json::Value = serde_json::from_str(&rest[0]).unwrap();
+            assert_eq!((&summary["entries"], &summary["bytes"], &summary["last"]), (&2.into(), &6.into(), &1.into()));
+            assert_eq!((rest.len(), err.len()), (1, 0), "{err:?}");
+        } else {
+            assert!(err[0].starts_with("interrupted: 2 entries, 6 bytes, entries 0 to 1, "), "{err:?}");
+            assert_eq!((rest.len(), err.len()), (0, 1), "{err:?}");
+        }
+        assert_eq!(log.cat("s"), b"one\ntwo\n");
+    }
+}
+
+#[test]
 fn one_signal_ends_a_command_at_a_full_pipe() {
     let log = Log::new();
     log.append("s", "a line of some length\n".repeat(20_000).as_bytes());

@@ -192,6 +192,82 @@ fn table_is_never_wider_than_the_terminal() {
     assert_eq!((headings[0], headings[4]), (2, 7), "{headings:?}");
 }
 
+/// Returns what a terminal shows at the end, in lines.
+fn screen(printed: &str) -> Vec<String> {
+    let mut lines = vec![Vec::new()];
+    let (mut row, mut column) = (0, 0);
+    let mut rest = printed;
+    while let Some(c) = rest.chars().next() {
+        rest = &rest[c.len_utf8()..];
+        match c {
+            '\r' => column = 0,
+            '\n' => row += 1,
+            '\x1b' => {
+                let end = rest.find(|c: char| c.is_ascii_alphabetic()).expect("a whole sequence");
+                let number: usize = rest[1..end].trim_matches('?').parse().unwrap_or(1);
+                match &rest[end..=end] {
+                    "A" => row -= number,
+                    "B" => row += number,
+                    "K" => lines[row].clear(),
+                    "m" | "h" | "l" => {}
+                    other => panic!("an unexpected sequence ends with {other}: {printed:?}"),
+                }
+                rest = &rest[end + 1..];
+            }
+            c => {
+                if lines[row].len() <= column {
+                    lines[row].resize(column + 1, ' ');
+                }
+                lines[row][column] = c;
+                column += 1;
+            }
+        }
+        if lines.len() <= row {
+            lines.resize(row + 1, Vec::new());
+        }
+    }
+    lines.into_iter().map(|line| line.into_iter().collect::<String>().trim_end().to_owned()).collect()
+}
+
+#[test]
+fn progress_is_only_for_a_terminal_and_is_removed() {
+    let log = log();
+    log.append("long", "a line of some length\n".repeat(50_000).as_bytes());
+    let path = path(&log);
+    for columns in [60, 100] {
+        let (code, printed) = Terminal::start(in_terminal(&["verify", &path], &[]), columns).finish();
+        assert_eq!(code, Some(0), "{printed}");
+        assert!(printed.contains("verifying ["), "{printed:?}");
+        let drawn = printed.split(['\r', '\n']).filter(|line| line.contains("verifying ["));
+        assert!(drawn.map(without_controls).all(|line| line.chars().count() <= columns.into()), "{printed:?}");
+        let shown = screen(&printed);
+        assert!(!shown.iter().any(|line| line.contains("verifying")), "{shown:?}");
+        let piped = log.run("verify", [""; 0], b"");
+        assert!(shown.iter().any(|line| line.starts_with("long: sound")), "{shown:?}");
+        assert_eq!(shown.iter().filter(|line| !line.is_empty()).count(), piped.text().lines().count(), "{shown:?}");
+        assert!(!piped.err.contains("verifying") && !piped.text().contains("verifying"));
+    }
+    // The line needs a terminal that can remove it, and standard error may be another one.
+    let (_, printed) = Terminal::start(in_terminal(&["verify", &path], &[("TERM", "dumb")]), 80).finish();
+    assert!(!printed.contains("verifying"), "{printed:?}");
+    let command = in_terminal(&["verify", &path], &[]).stderr(Stdio::null());
+    let (_, printed) = Terminal::start(command, 80).finish();
+    assert!(!printed.contains("verifying") && printed.contains("long: sound"), "{printed:?}");
+    let mut command = in_terminal(&["verify", &path], &[]).stdout(Stdio::null());
+    command = command.env("NO_COLOR", "1");
+    let (_, printed) = Terminal::start(command, 80).finish();
+    assert!(printed.contains("verifying ["), "{printed:?}");
+}
+
+/// Returns a line without the sequences that control a terminal.
+fn without_controls(text: &str) -> String {
+    let mut parts = text.split("\x1b[");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |shown, part| {
+        shown + part.trim_start_matches(|c: char| !c.is_ascii_alphabetic()).get(1..).unwrap_or("")
+    })
+}
+
 #[test]
 fn ctrl_c_ends_a_follower_with_a_summary() {
     let log = log();
