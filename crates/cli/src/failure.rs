@@ -147,7 +147,7 @@ fn advice(dir: &Path, error: &Error) -> Option<String> {
         ErrorKind::Damaged => advice::about(error),
         ErrorKind::Missing | ErrorKind::Nested if error.stream().is_none() => inside_log(dir, error.kind()),
         ErrorKind::Locked => {
-            Some("`cat`, `streams`, `verify` and the other commands that only read work beside it".to_owned())
+            Some("`cat`, `follow`, `streams`, `info`, `verify` and --dry-run work beside it".to_owned())
         }
         ErrorKind::Io | ErrorKind::Poisoned => io_cause(error).map(|cause| remedy(cause).to_owned()),
         _ => None,

@@ -42,7 +42,7 @@ use clap::{Parser, Subcommand};
 
 use crate::failure::{Failure, USAGE};
 
-const EXIT_CODES: &str = "Exit codes: 0 success; 1 damage, or a copy; 2 wrong usage; 3 the command could not run (log or stream missing, log locked, \
+const EXIT_CODES: &str = "Exit codes: 0 success; 1 damage, or a copy; 2 wrong usage, or --yes is missing; 3 the command could not run (log or stream missing, log locked, \
      I/O error, disk full); 130 after SIGINT, 143 after SIGTERM.";
 
 const ERRORS: &str = r#"With --json, an error is one line on standard error:

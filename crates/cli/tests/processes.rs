@@ -125,7 +125,7 @@ fn second_writer_error_names_the_lock() {
     }
     // The commands that the error names work beside the writer.
     let named = log.run("append", ["s"], b"x\n").err;
-    for (command, arguments) in [("cat", &["s"][..]), ("streams", &[]), ("verify", &[])] {
+    for (command, arguments) in [("cat", &["s"][..]), ("streams", &[]), ("info", &[]), ("verify", &[])] {
         assert!(named.contains(&format!("`{command}`")), "{named}");
         assert_eq!(log.run(command, arguments, b"").code, 0, "{command}");
     }
