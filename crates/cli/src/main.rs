@@ -38,9 +38,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind as ClapKind};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::failure::{Failure, USAGE};
+use crate::terminal::Output;
 
 const EXIT_CODES: &str = "Exit codes: 0 success; 1 damage, or a copy; 2 wrong usage, or --yes is missing; 3 the command could not run (log or stream missing, log locked, \
      I/O error, disk full); 130 after SIGINT, 143 after SIGTERM.";
@@ -118,7 +119,11 @@ impl Common {
 fn main() -> ExitCode {
     signals::refuse_long_files();
     let json = std::env::args_os().any(|argument| argument == "--json");
-    let result = match Arguments::try_parse() {
+    // The examples in the help texts are at most as wide as this.
+    const HELP_WIDTH: usize = 120;
+    let width = if Output::Out.is_terminal() { Output::Out.width().min(HELP_WIDTH) } else { HELP_WIDTH };
+    let parsed = Arguments::command().term_width(width).try_get_matches();
+    let result = match parsed.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => run(arguments.command),
         Err(error) if matches!(error.kind(), ClapKind::DisplayHelp | ClapKind::DisplayVersion) => {
             // If this fails, the reader of the help text has closed the pipe.

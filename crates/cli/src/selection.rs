@@ -10,8 +10,8 @@ use crate::human;
 /// The part of the help texts about times and patterns.
 pub(crate) const TIMES: &str = r"A TIME is a duration before now (2h, 90s, 1h 30min), or a time in UTC (2025-01-31, 2025-01-31T12:00:00Z), with an offset
 (2025-01-31T12:00:00+02:00) or in seconds since 1970 (@1738324800). If the clock was ever set back, --since begins where
-all later entries are of that time or later. A REGEX is one of Rust's crate regex. It is matched with the bytes of the
-entry; ^ and $ match its beginning and its end.";
+all later entries are of that time or later. A REGEX has the syntax of the Rust crate regex, and is matched with the
+bytes of the entry; ^ and $ match its beginning and its end.";
 
 /// The options that select entries of a stream.
 #[derive(Clone, Debug, Default, clap::Args)]

@@ -95,7 +95,7 @@ fn entries_with_newlines_can_be_told_apart() {
     assert_eq!(prefixed, lens.collect::<Vec<u8>>());
     let ended = log.run("cat", ["a b", "--print0"], b"").out;
     assert_eq!(ended, entries.iter().flat_map(|entry| [entry, &b"\0"[..]].concat()).collect::<Vec<u8>>());
-    // What one log prints, another one takes. A NUL within an entry would end it.
+    // The output of one log is an input of another one. A NUL within an entry would end it.
     let copy = Log::new();
     assert_eq!(copy.run("append", ["a", "--length-prefixed"], &prefixed).code, 0);
     assert_eq!(copy.run("cat", ["a", "--length-prefixed"], b"").out, prefixed);

@@ -269,6 +269,22 @@ fn without_controls(text: &str) -> String {
 }
 
 #[test]
+fn help_fits_the_terminal() {
+    for columns in [60, 90, 200] {
+        let (code, printed) = Terminal::start(in_terminal(&["cat", "--help"], &[]), columns).finish();
+        assert_eq!(code, Some(0));
+        let shown = without_colours(&printed);
+        // A word that is too long is not cut.
+        let is_word = |line: &str| !line.trim().contains(' ');
+        let wide = shown.lines().find(|line| line.chars().count() > columns.min(120).into() && !is_word(line));
+        assert_eq!(wide, None);
+    }
+    let piped = command().args(["cat", "--help"]).output().unwrap();
+    let piped = String::from_utf8(piped.stdout).unwrap();
+    assert_eq!(piped.lines().map(|line| line.chars().count()).max(), Some(120));
+}
+
+#[test]
 fn ctrl_c_ends_a_follower_with_a_summary() {
     let log = log();
     let mut terminal = Terminal::start(in_terminal(&["follow", &path(&log), "orders"], &[]), 80);
