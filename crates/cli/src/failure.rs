@@ -149,9 +149,18 @@ fn advice(dir: &Path, error: &Error) -> Option<String> {
         ErrorKind::Locked => {
             Some("`cat`, `follow`, `streams`, `info`, `verify` and --dry-run work beside it".to_owned())
         }
+        ErrorKind::Full if !is_removal(error) => {
+            Some("`truncate --before` and `delete` make room in the log, also on a full disk".to_owned())
+        }
         ErrorKind::Io | ErrorKind::Poisoned => io_cause(error).map(|cause| remedy(cause).to_owned()),
         _ => None,
     }
+}
+
+/// Returns whether the call that failed was to drop entries.
+fn is_removal(error: &Error) -> bool {
+    let message = error.to_string();
+    ["cannot truncate", "cannot delete"].iter().any(|call| message.contains(call))
 }
 
 /// Returns the remedy if the directory given as a log is inside one: give the log itself.

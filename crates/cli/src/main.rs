@@ -43,8 +43,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::failure::{Failure, USAGE};
 use crate::terminal::Output;
 
-const EXIT_CODES: &str = "Exit codes: 0 success; 1 damage, or a copy; 2 wrong usage, or --yes is missing; 3 the command could not run (log or stream missing, log locked, \
-     I/O error, disk full); 130 after SIGINT, 143 after SIGTERM.";
+const EXIT_CODES: &str = "Exit codes: 0 success; 1 damage, or for verify a copy; 2 wrong usage, or --yes is missing; 3 the command could not run \
+     (log or stream missing, log locked, a copy, I/O error, disk full); 130 after SIGINT, 143 after SIGTERM.";
 
 const ERRORS: &str = r#"With --json, an error is one line on standard error:
 {"error":{"kind":"locked","message":"…","stream":null,"segment":null,"offset":null}}"#;

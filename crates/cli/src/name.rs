@@ -59,12 +59,22 @@ pub(crate) fn quoted(text: &str) -> String {
 
 /// Returns the message of an error, with the stream's name as a shell needs it.
 pub(crate) fn message_of(error: &Error) -> String {
-    let message = error.to_string();
+    let message = as_commands(&error.to_string());
     match error.stream() {
         // The library, which is for programs, prints a name as Rust would.
         Some(name) => message.replace(&format!("{name:?}"), &pasteable(name)),
         None => message,
     }
+}
+
+/// Replaces the calls of the library that a message recommends with the commands for them.
+fn as_commands(message: &str) -> String {
+    const COMMANDS: [(&str, &str); 3] = [
+        ("`inspect::salvage` reads the other entries", "`salvage` copies the other entries"),
+        ("inspect::readable reads the entries in the segment files", "`cat` prints the entries in the segment files"),
+        ("`stratawal repair --adopt-copy`, or with Options::adopt_copy", "`stratawal repair --adopt-copy`"),
+    ];
+    COMMANDS.iter().fold(message.to_owned(), |text, (call, command)| text.replace(call, command))
 }
 
 fn is_plain(text: &str) -> bool {

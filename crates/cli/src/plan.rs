@@ -56,6 +56,21 @@ struct Segments {
     whole: usize,
     bytes: u64,
     all: usize,
+    /// The least --before with which a file goes. `None` if it is not known, or this is not
+    /// a truncation from the beginning.
+    first_end: Option<u64>,
+}
+
+impl Segments {
+    /// Returns the files that go, and the space that this frees.
+    fn text(self) -> String {
+        let Self { whole, bytes, all, first_end } = self;
+        if whole > 0 {
+            return format!("segment files that go: {whole} of {all}, {}", human::bytes(bytes));
+        }
+        let least = first_end.map_or_else(String::new, |end| format!("; --before {end} is the least that does"));
+        format!("segment files that go: none of {all}, so this frees no space{least}")
+    }
 }
 
 impl Plan {
@@ -123,11 +138,7 @@ impl Plan {
         if content.lost_more {
             let _ = writeln!(text, "  more entries may be lost (how many is not known)");
         }
-        let Segments { whole, bytes, all } = segments;
-        let _ = match whole {
-            0 => writeln!(text, "  segment files that go: none of {all}, so this frees no space"),
-            _ => writeln!(text, "  segment files that go: {whole} of {all}, {}", human::bytes(bytes)),
-        };
+        let _ = writeln!(text, "  {}", segments.text());
         let (first, next) = self.kept();
         let _ = match self.part {
             Part::All => writeln!(text, "  nothing stays; a new stream of this name begins with entry 0"),
@@ -185,6 +196,9 @@ impl Plan {
                 Part::From(seq) => seq < self.next && file.base_seq.is_some_and(|base| base >= seq),
                 Part::All => true,
             };
+            if i == 0 && matches!(self.part, Part::Before(_)) {
+                segments.first_end = end;
+            }
             if is_whole {
                 segments.whole += 1;
                 segments.bytes += file.bytes;

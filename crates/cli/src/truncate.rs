@@ -190,6 +190,8 @@ impl Delete {
         self.common.result(wal.close())?;
         if self.json {
             print(&format!("{{\"stream\":{},\"deleted\":true}}\n", json::text(&name)))?;
+        } else {
+            let _ = writeln!(io::stderr(), "stream {} was deleted", pasteable(&name));
         }
         Ok(DONE)
     }

@@ -279,7 +279,7 @@ fn deleted_name_begins_at_0_again() {
     let ran = log.run("append", ["s", "--json"], b"3\n");
     assert_eq!((ran.code, &ran.json()["first"]), (0, &0.into()), "{}", ran.err);
     let ran = log.run("delete", ["s", "--yes"], b"");
-    assert_eq!((ran.code, ran.text(), &ran.err[..]), (0, "", ""));
+    assert_eq!((ran.code, ran.text(), &ran.err[..]), (0, "", "stream s was deleted\n"));
     assert_eq!(log.cat("other"), b"x\n");
 }
 
@@ -413,5 +413,27 @@ fn a_single_lost_entry_is_not_a_range() {
     let shown = [log.run("cat", ["s"], b"").err, log.run("cat", ["s", "--skip-damage"], b"").err];
     for text in shown.iter().map(String::as_str).chain([log.run("verify", [""; 0], b"").text()]) {
         assert!(text.contains("entry 1 is lost"), "{text}");
+    }
+}
+
+/// The library recommends its own calls; the command recommends commands.
+#[test]
+fn messages_name_no_call_of_the_library() {
+    let log = Log::new();
+    log.append("s", b"x\n");
+    let file = log.segments("s").pop().unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    // The version of the format.
+    bytes[8] = 2;
+    fs::write(&file, bytes).unwrap();
+    let newer = log.run("cat", ["s"], b"");
+    assert!(newer.code == 3 && newer.err.contains("`salvage` copies the other entries"), "{newer:?}");
+    for entry in fs::read_dir(log.path().join("journal")).unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    let journal = log.run("append", ["s"], b"x\n");
+    assert!(journal.code == 1 && journal.err.contains("`cat` prints the entries in the segment files"), "{journal:?}");
+    for ran in [newer, journal] {
+        assert!(!ran.err.contains("inspect::") && !ran.err.contains("Options::"), "{}", ran.err);
     }
 }

@@ -122,7 +122,7 @@ fn repair_adopts_a_copy_of_a_log_that_was_not_closed() {
     let error = ran.error();
     assert_eq!((ran.code, error["kind"].as_str()), (3, Some("copied")), "{ran:?}");
     let message = error["message"].as_str().unwrap();
-    assert!(message.contains("`stratawal repair --adopt-copy`"), "{message}");
+    assert!(message.contains("`stratawal repair --adopt-copy`") && !message.contains("Options::"), "{message}");
     let ran = log.run("verify", ["--json"], b"");
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.text().contains(r#"{"journal":"copied","#), "{}", ran.text());

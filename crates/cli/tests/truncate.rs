@@ -110,6 +110,25 @@ fn preview_has_the_times_and_sizes_of_what_goes() {
     assert!(none.text().starts_with("stream s: truncate would drop no entries\n"), "{}", none.text());
 }
 
+/// A truncation that frees no space names the least one that does.
+#[test]
+fn preview_names_the_least_seq_that_frees_space() {
+    let log = log();
+    let shown = |arguments: &[&str]| log.run("truncate", [arguments, &["--dry-run"]].concat(), b"").text().to_owned();
+    let least = "segment files that go: none of 3, so this frees no space; --before 50 is the least that does\n";
+    assert!(shown(&["s", "--before", "49"]).contains(least), "{}", shown(&["s", "--before", "49"]));
+    assert!(shown(&["s", "--before", "50"]).contains("segment files that go: 1 of 3, "));
+    let end = shown(&["s", "--from", "119"]);
+    assert!(end.contains("so this frees no space\n"), "{end}");
+}
+
+#[test]
+fn deletion_is_reported() {
+    let log = log();
+    let ran = log.run("delete", ["s", "--yes"], b"");
+    assert_eq!((ran.code, ran.text(), &ran.err[..]), (0, "", "stream s was deleted\n"));
+}
+
 fn entry_time(log: &Log, seq: u64) -> Value {
     let to = (seq + 1).to_string();
     log.run("cat", ["s", "--from", &seq.to_string(), "--to", &to, "--json"], b"").json()["time"].clone()
