@@ -9,6 +9,9 @@ pub mod design {}
 #[doc = include_str!("../docs/glossary.md")]
 pub mod glossary {}
 
+#[doc = include_str!("../docs/operations.md")]
+pub mod operations {}
+
 #[doc = include_str!("../PERFORMANCE.md")]
 pub mod performance {}
 

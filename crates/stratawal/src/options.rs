@@ -395,7 +395,7 @@ impl Options {
     /// - [`Damaged`](crate::ErrorKind::Damaged): both copies in the FORMAT file are damaged, or
     ///   they are valid but differ; or this file, or the directory of the streams, is missing, or
     ///   is something else, such as a link; or the [journal](Self::journal) is damaged or missing.
-    ///   Reading still works.
+    ///   If only the journal is, reading still works.
     /// - [`Copied`](crate::ErrorKind::Copied): the log has a journal, and is a copy that was made
     ///   before the log was closed; see [`adopt_copy`](Self::adopt_copy). Reading still works.
     /// - [`InvalidOption`](crate::ErrorKind::InvalidOption): an option, or a default of the
