@@ -181,6 +181,50 @@ impl Journal {
         Ok(located(first, records.to_vec()))
     }
 
+    /// Replaces the journal in `dir`, which may be damaged or missing, by one that holds `needed`
+    /// alone. The new file is durable before the others are removed, and its name is the commit
+    /// point. Only the process that holds the lock of the log may call this, and the journal must
+    /// not be open.
+    ///
+    /// # Errors
+    /// I/O, also a full disk. The journal is either the old or the new one; the call may be
+    /// repeated.
+    pub fn replace(
+        storage: &Arc<dyn Storage>,
+        dir: &Path,
+        wal_id: WalId,
+        options: JournalOptions,
+        needed: &Needed,
+    ) -> Result<()> {
+        match storage.create_dir(dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::io("create the directory")(e));
+            }
+            _ => {}
+        }
+        if let Some(parent) = dir.parent() {
+            storage.sync_dir(parent).map_err(Error::io("sync the directory"))?;
+        }
+        // A reader may have seen the records of the old journal.
+        let seen = Image::read(&**storage, dir, wal_id);
+        let first = seen.map_or(Lsn(0), |image| image.end().max(image.attested()));
+        let number = highest_number(&**storage, dir)? + 1;
+        let records = needed.records();
+        write_anew(storage, dir, wal_id, options.next_file_len(0), number, first, &records).or_else(
+            |error| match error.is_full() {
+                true => write_anew(storage, dir, wal_id, FILE_LEN_MIN, number, first, &records),
+                false => Err(error),
+            },
+        )?;
+        for entry in storage.list(dir).map_err(Error::io("list the directory"))? {
+            let is_other = layout::parse(&entry.name).is_some_and(|name| name != layout::Name::File(number));
+            if is_other {
+                storage.remove_file(&dir.join(&entry.name)).map_err(Error::io("remove a file"))?;
+            }
+        }
+        storage.sync_dir(dir).map_err(Error::io("sync the directory"))
+    }
+
     /// A journal of these files, oldest first, in which everything below `end` is durable and
     /// nothing below `needed_from` is needed.
     fn with_files(

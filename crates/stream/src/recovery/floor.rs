@@ -28,11 +28,11 @@ use super::void::{SeqBounds, drop_void};
 use crate::error::{DamageKind, Error, ErrorKind, Result};
 
 /// A segment in the directory, whose header may be unreadable.
-struct Candidate {
-    id: SegmentId,
+pub(super) struct Candidate {
+    pub(super) id: SegmentId,
     /// Entries at or above this are void.
     limit: SeqNo,
-    found: Result<FoundSegment>,
+    pub(super) found: Result<FoundSegment>,
 }
 
 /// The findings in the newest segment.
@@ -164,7 +164,7 @@ fn read_candidates(files: &StreamFiles<'_>, all: &[SegmentId]) -> Result<Vec<Can
 }
 
 /// Reads the headers of the segments that can be read.
-fn read_names(files: &StreamFiles<'_>, all: &[SegmentId]) -> Result<Vec<Candidate>> {
+pub(super) fn read_names(files: &StreamFiles<'_>, all: &[SegmentId]) -> Result<Vec<Candidate>> {
     let mut candidates = Vec::with_capacity(all.len());
     // The newest segment is read first: it determines which stream this is.
     let mut stream_id = None;

@@ -99,8 +99,9 @@ fn is_newest_reusable(files: &StreamFiles<'_>, analysis: &Analysis, now: u64) ->
 }
 
 /// Durably extends a file that ends in a CLOSE before anything names a segment after it. Only a
-/// truncation below damage finds such a file here: an ordinary recovery continues in it.
-fn preallocate_seal(files: &StreamFiles<'_>, last: &FoundSegment) -> Result<()> {
+/// truncation below damage, or a cut before it, finds such a file here: an ordinary recovery
+/// continues in it.
+pub(super) fn preallocate_seal(files: &StreamFiles<'_>, last: &FoundSegment) -> Result<()> {
     let file = files.open_to_write(last.id())?;
     let finished = file.finished().map_err(|e| files.failed(e))?;
     let Some(close) = finished.filter(|finished| matches!(finished.footer.kind, FooterKind::Close { .. })) else {
@@ -129,7 +130,7 @@ fn stream_id(files: &StreamFiles<'_>, all: &[SegmentId]) -> Result<StreamId> {
 }
 
 /// The predecessor to record in the header of a new generation with this base.
-fn predecessor(files: &StreamFiles<'_>, found: &FoundSegment, base: SeqNo) -> Predecessor {
+pub(super) fn predecessor(files: &StreamFiles<'_>, found: &FoundSegment, base: SeqNo) -> Predecessor {
     if let Some(scan) = &found.scan {
         let span = scan.index.floor(base.0.saturating_sub(1));
         let point = span.map_or_else(|| first_point(found.header()), |span| span.point);

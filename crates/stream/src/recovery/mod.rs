@@ -41,7 +41,8 @@
 //! A damaged stream is refused, and its files are left unchanged. [`salvage`](mod@salvage) reads
 //! the intact entries around the damage. [`floor`] is a variant of steps 1 to 5 in which only the
 //! entries at or above a given seq have to be sound, so that a truncation can drop the damage
-//! below. [`lost_range`] computes which entries an error reports as lost.
+//! below. [`cut`](mod@cut) ends a stream before its damage. [`lost_range`] computes which entries
+//! an error reports as lost.
 //!
 //! A refreshed reader continues from its last look, see [`refresh`](mod@refresh).
 //!
@@ -60,6 +61,7 @@ mod analyse;
 mod analysis;
 mod chain_end;
 mod closed_index;
+mod cut;
 mod files;
 mod floor;
 mod found;
@@ -84,6 +86,7 @@ mod seal;
 mod stamp;
 mod void;
 
+pub use cut::cut_damaged;
 pub(crate) use files::StreamFiles;
 pub(crate) use journal_tail::entries_of;
 pub(crate) use read::read;
