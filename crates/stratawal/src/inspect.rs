@@ -79,7 +79,7 @@ fn verify_on(storage: &dyn Storage, path: &Path, stream: Option<&str>) -> Result
 }
 
 /// The context of a log that is only read, also its commit journal.
-fn reader_context(root: &Root) -> LogContext {
+pub(crate) fn reader_context(root: &Root) -> LogContext {
     let context = LogContext::new(Arc::clone(&root.storage)).wal_id(root.format.wal_id).read_only(true);
     context.journal_reader(root.journal_reader())
 }

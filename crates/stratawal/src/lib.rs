@@ -101,6 +101,7 @@ mod journal;
 mod maintenance;
 mod name;
 mod options;
+pub mod repair;
 mod root;
 mod slots;
 mod stream;

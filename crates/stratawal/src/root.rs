@@ -94,6 +94,11 @@ impl Root {
         Ok(root)
     }
 
+    /// A root whose FORMAT was not read.
+    pub(crate) fn of(storage: Arc<dyn Storage>, path: &Path) -> Self {
+        Self::new(storage, path)
+    }
+
     fn new(storage: Arc<dyn Storage>, path: &Path) -> Self {
         let format = FormatFile { wal_id: WalId(0), features: Features::default() };
         Self { storage, path: path.to_owned(), format, lock: None }
@@ -260,8 +265,10 @@ impl Root {
         let open = match opened {
             Ok(open) => open,
             Err(e) if is_absent(&e) => {
-                let text =
-                    format!("{} is missing, although there are streams; restore it from a copy of this log", shown());
+                let text = format!(
+                    "{} is missing, although there are streams; restore it from a copy of this log, or have `stratawal repair` write it anew",
+                    shown()
+                );
                 return Err(log_error(ErrorKind::Damaged, text));
             }
             Err(e) if e.kind() == io::ErrorKind::InvalidInput => {
@@ -301,7 +308,7 @@ impl Root {
 
     /// Durably creates or replaces the FORMAT file: writes it under a temporary name, syncs it,
     /// renames it, and syncs its directory.
-    fn write_format(&self, format: FormatFile) -> Result<FormatFile> {
+    pub(crate) fn write_format(&self, format: FormatFile) -> Result<FormatFile> {
         let storage = &*self.storage;
         // The name is random, so that no leftover file or directory has the same one.
         let temporary = PathBuf::from(format!("{TEMPORARY_FORMAT}{:016x}", storage.random_u64()));
@@ -424,7 +431,7 @@ fn parent_of(dir: &Path) -> &Path {
     dir.parent().map_or(Path::new("."), named)
 }
 
-fn lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn Lock>> {
+pub(crate) fn lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn Lock>> {
     let file = path.join("LOCK");
     storage.lock(Path::new(""), Path::new(LOCK)).map_err(|error| match error {
         LockError::Held { owner } => {

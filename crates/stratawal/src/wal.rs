@@ -325,7 +325,9 @@ impl Wal {
         }
     }
 
-    fn truncate_damaged(&self, name: &str, first: u64) -> Result<()> {
+    /// Drops the entries below `first` of a stream that is not open, and recovers the others. They
+    /// get a new generation, so that the damage is not in the way of a later recovery.
+    pub(crate) fn truncate_damaged(&self, name: &str, first: u64) -> Result<()> {
         let inner = &self.inner;
         let dir = stream_dir(name)?;
         let user = SlotUser::of_slot(self, &inner.streams, name);
@@ -573,6 +575,12 @@ impl Wal {
         let tickets = &self.inner.tickets.tickets;
         let driven = tickets.drive();
         tickets.run_callbacks(false) || driven
+    }
+
+    /// The context of the log, and the place of a stream in it.
+    pub(crate) fn context_and_location(&self, name: &str) -> Result<(Arc<LogContext>, Location)> {
+        let location = self.inner.location(&stream_dir(name)?, name);
+        Ok((Arc::clone(&self.inner.context), location))
     }
 
     pub(crate) fn slots(&self) -> &Slots {

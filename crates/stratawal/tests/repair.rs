@@ -1,0 +1,392 @@
+//! Repairs of damaged logs: the entries that are kept, the quarantine, and crashes at every step.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use stratawal::repair::{self, Done, Finding, Keep, Part, Remedy, RepairOptions, Repaired};
+use stratawal::{Durability, Options, StreamOptions, Wal};
+use stratawal_storage::{Access, FileType, Storage};
+use stratawal_testkit::{Crash, Disk, Rng, SimStorage};
+
+const LOG: &str = "/log";
+const QUARANTINE: &str = "/quarantine";
+
+/// An offset within the payload of the fifth entry of a segment.
+const IN_FIFTH: u64 = 5000;
+
+fn options(journal: bool) -> Options {
+    let streams = StreamOptions::new().segment_bytes(64 << 10).durability(Durability::Synced);
+    Options::new().stream_defaults(streams).journal(journal).journal_mapped(false).maintenance_thread(false)
+}
+
+fn open(storage: &SimStorage, journal: bool) -> Wal {
+    options(journal).open_on(Arc::new(storage.clone()), Path::new(LOG), false).unwrap()
+}
+
+fn entry(seq: u64) -> Vec<u8> {
+    let mut entry = vec![b'-'; 1000];
+    entry[..8].copy_from_slice(&seq.to_le_bytes());
+    entry
+}
+
+/// A log with a stream "s" of four segments, and a small stream "other".
+struct Built {
+    storage: SimStorage,
+    files: Vec<PathBuf>,
+    /// The entries of each segment.
+    seqs: Vec<Range<u64>>,
+}
+
+impl Built {
+    fn new(journal: bool) -> Self {
+        let storage = SimStorage::new(1);
+        let wal = open(&storage, false);
+        wal.stream("other").unwrap().append("sound").unwrap();
+        let stream = wal.stream("s").unwrap();
+        let mut begins = vec![0];
+        while begins.len() < 4 || stream.next_seq() < begins[3] + 20 {
+            let seq = stream.append(entry(stream.next_seq())).unwrap();
+            if files_in(&storage, "streams/s").len() > begins.len() {
+                begins.push(seq);
+            }
+        }
+        wal.close().unwrap();
+        let ends = begins.iter().skip(1).copied().chain([stream.next_seq()]);
+        let seqs = begins.iter().copied().zip(ends).map(|(begin, end)| begin..end).collect();
+        if journal {
+            let wal = open(&storage, true);
+            wal.stream("other").unwrap().append("in the journal").unwrap();
+            let stream = wal.stream("s").unwrap();
+            for _ in 0..3 {
+                stream.append(entry(stream.next_seq())).unwrap();
+            }
+            wal.close_fast().unwrap();
+        }
+        Self { files: files_in(&storage, "streams/s"), seqs, storage }
+    }
+
+    fn flip(&self, file: &Path, at: u64) {
+        let file = self.storage.open(file, Access::ReadWrite).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+        file.sync_all().unwrap();
+    }
+
+    fn remove(&self, segment: usize) {
+        self.storage.remove_file(&self.files[segment]).unwrap();
+        self.storage.sync_dir(&Path::new(LOG).join("streams/s")).unwrap();
+    }
+
+    fn cut_file(&self, segment: usize, len: u64) {
+        let file = self.storage.open(&self.files[segment], Access::ReadWrite).unwrap();
+        file.set_len(len).unwrap();
+        file.sync_all().unwrap();
+    }
+}
+
+fn files_in(storage: &SimStorage, dir: &str) -> Vec<PathBuf> {
+    let dir = Path::new(LOG).join(dir);
+    let files = storage.list(&dir).unwrap().into_iter().map(|entry| dir.join(entry.name));
+    let mut files: Vec<PathBuf> = files.filter(|path| path.extension().is_some()).collect();
+    files.sort();
+    files
+}
+
+/// A kind of damage to "s": damages the log, and returns what each choice keeps.
+type Kind = (&'static str, fn(&Built) -> [Option<Range<u64>>; 2]);
+
+fn around(built: &Built, lost: Range<u64>) -> [Option<Range<u64>>; 2] {
+    let end = built.seqs[3].end;
+    [0..lost.start, lost.end..end].map(|kept| Some(kept).filter(|kept| !kept.is_empty()))
+}
+
+const KINDS: [Kind; 12] = [
+    ("a payload in the first file", |built| {
+        built.flip(&built.files[0], IN_FIFTH);
+        around(built, 4..5)
+    }),
+    ("a payload in a middle file", |built| {
+        built.flip(&built.files[1], IN_FIFTH);
+        let lost = built.seqs[1].start + 4;
+        around(built, lost..lost + 1)
+    }),
+    ("a payload in the newest file", |built| {
+        built.flip(&built.files[3], IN_FIFTH);
+        let lost = built.seqs[3].start + 4;
+        around(built, lost..lost + 1)
+    }),
+    ("the header of the first file", |built| {
+        built.flip(&built.files[0], 20);
+        around(built, built.seqs[0].clone())
+    }),
+    ("the header of a middle file", |built| {
+        built.flip(&built.files[2], 20);
+        around(built, built.seqs[2].clone())
+    }),
+    ("the header of the newest file", |built| {
+        built.flip(&built.files[3], 20);
+        around(built, built.seqs[3].clone())
+    }),
+    ("the first file is missing", |built| {
+        built.remove(0);
+        around(built, built.seqs[0].clone())
+    }),
+    ("a middle file is missing", |built| {
+        built.remove(1);
+        around(built, built.seqs[1].clone())
+    }),
+    ("the newest file is missing", |built| {
+        built.remove(3);
+        around(built, built.seqs[3].clone())
+    }),
+    ("the newest file is cut", |built| {
+        built.cut_file(3, IN_FIFTH);
+        around(built, built.seqs[3].start + 4..built.seqs[3].end)
+    }),
+    ("a middle file is cut", |built| {
+        built.cut_file(1, IN_FIFTH);
+        around(built, built.seqs[1].start + 4..built.seqs[1].end)
+    }),
+    ("two files are damaged", |built| {
+        built.flip(&built.files[1], IN_FIFTH);
+        built.flip(&built.files[2], 20);
+        around(built, built.seqs[1].start + 4..built.seqs[2].end)
+    }),
+];
+
+/// All files below `root` with their bytes, by their paths relative to it.
+fn tree(storage: &SimStorage, root: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut dirs = vec![PathBuf::from(root)];
+    while let Some(dir) = dirs.pop() {
+        for entry in storage.list(&dir).unwrap_or_default() {
+            let path = dir.join(entry.name);
+            if entry.file_type == FileType::Dir {
+                dirs.push(path);
+                continue;
+            }
+            let file = storage.open(&path, Access::Read).unwrap();
+            let mut bytes = vec![0; file.len().unwrap() as usize];
+            file.read_exact_at(&mut bytes, 0).unwrap();
+            files.insert(path.strip_prefix(root).unwrap().to_owned(), bytes);
+        }
+    }
+    files
+}
+
+/// The files of the log that hold its content.
+fn content(storage: &SimStorage) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = tree(storage, LOG);
+    files.retain(|path, _| path.starts_with("streams") || path.starts_with("journal") || path == Path::new("FORMAT"));
+    files
+}
+
+fn plan(storage: &SimStorage) -> Vec<Finding> {
+    repair::plan_on(storage, Path::new(LOG), None).unwrap()
+}
+
+fn apply(storage: &SimStorage, quarantine: &str, options: &RepairOptions) -> Repaired {
+    repair::apply_on(storage, Path::new(LOG), Path::new(quarantine), options).unwrap()
+}
+
+fn is_repaired(repaired: &Repaired) -> bool {
+    repaired.has_quarantine && repaired.findings.iter().all(|(_, done)| matches!(done, Done::Repaired))
+}
+
+/// Checks that the log is sound, and that "s" has exactly the entries of `seqs`.
+fn check_kept(what: &str, storage: &SimStorage, journal: bool, seqs: &Range<u64>) {
+    assert!(plan(storage).is_empty(), "{what}: {:?}", plan(storage));
+    let wal = open(storage, journal);
+    let stream = wal.stream("s").unwrap();
+    assert_eq!(stream.first_seq()..stream.next_seq(), seqs.clone(), "{what}");
+    for (found, seq) in stream.iter(..).zip(seqs.clone()) {
+        let found = found.unwrap();
+        assert!(found.seq() == seq && *found.data() == entry(seq), "{what}: entry {seq}");
+    }
+    assert_eq!(stream.append("new").unwrap(), seqs.end, "{what}");
+    assert_eq!(wal.stream("other").unwrap().get(0).unwrap().unwrap().data(), "sound");
+    wal.close().unwrap();
+}
+
+#[test]
+fn each_choice_keeps_what_the_plan_states() {
+    for (kind, damage) in KINDS {
+        for (choice, keep) in [Keep::Before, Keep::After].into_iter().enumerate() {
+            let built = Built::new(false);
+            let expected = damage(&built);
+            let before = content(&built.storage);
+            let findings = plan(&built.storage);
+            assert_eq!(content(&built.storage), before, "{kind}: the plan changed the log");
+            assert_eq!(findings.len(), 1, "{kind}: {findings:?}");
+            assert_eq!(findings[0].part, Part::Stream("s".to_owned()), "{kind}");
+            let Remedy::Truncate { before: kept, after, .. } = &findings[0].remedy else {
+                panic!("{kind}: {findings:?}");
+            };
+            assert_eq!([kept.clone(), after.clone()], expected, "{kind}");
+
+            let unchosen = apply(&built.storage, QUARANTINE, &RepairOptions::new());
+            assert!(!unchosen.has_quarantine && matches!(unchosen.findings[0].1, Done::NotChosen), "{kind}");
+            let repaired = apply(&built.storage, QUARANTINE, &RepairOptions::new().keep(keep));
+            let Some(seqs) = &expected[choice] else {
+                assert!(!repaired.has_quarantine, "{kind}: {keep:?} keeps nothing");
+                assert_eq!(content(&built.storage), before, "{kind}");
+                continue;
+            };
+            assert!(is_repaired(&repaired), "{kind}, {keep:?}: {repaired:?}");
+            for (path, bytes) in tree(&built.storage, QUARANTINE) {
+                assert_eq!(before[&path], bytes, "{kind}: {path:?} in the quarantine");
+            }
+            check_kept(&format!("{kind}, {keep:?}"), &built.storage, false, seqs);
+            let again = apply(&built.storage, "/second", &RepairOptions::new().keep(keep));
+            assert!(!again.has_quarantine && again.findings.is_empty(), "{kind}: {again:?}");
+        }
+    }
+}
+
+/// The end of the files is lost, and the journal has later entries of the stream.
+#[test]
+fn entries_in_the_journal_go_with_those_that_are_dropped() {
+    for (kind, damage) in KINDS.iter().filter(|(kind, _)| kind.starts_with("the ")) {
+        let built = Built::new(true);
+        let [before, after] = damage(&built);
+        let end = built.seqs[3].end + 3;
+        for (keep, kept) in [(Keep::Before, before), (Keep::After, after.map(|after| after.start..end))] {
+            let Some(kept) = kept else { continue };
+            let storage = SimStorage::on(built.storage.disk(), 2);
+            let repaired = apply(&storage, QUARANTINE, &RepairOptions::new().keep(keep));
+            assert!(is_repaired(&repaired), "{kind}, {keep:?}: {repaired:?}");
+            check_kept(&format!("{kind}, {keep:?}"), &storage, true, &kept);
+            let wal = open(&storage, true);
+            assert_eq!(wal.stream("other").unwrap().get(1).unwrap().unwrap().data(), "in the journal");
+        }
+    }
+}
+
+#[test]
+fn damaged_journal_keeps_records_without_a_gap() {
+    let built = Built::new(true);
+    let journal = files_in(&built.storage, "journal").pop().unwrap();
+    let end = built.seqs[3].end;
+    let bytes = tree(&built.storage, LOG)[journal.strip_prefix(LOG).unwrap()].clone();
+    let second = (end + 1).to_le_bytes();
+    let at = bytes.windows(8).position(|found| found == second).unwrap() as u64;
+    built.flip(&journal, at + 100);
+    let findings = plan(&built.storage);
+    let Remedy::ReplaceJournal { kept, dropped, is_unreadable: false } = findings[0].remedy else {
+        panic!("{findings:?}");
+    };
+    assert_eq!((findings.len(), &findings[0].part, kept, dropped), (1, &Part::Journal, 2, 1), "{findings:?}");
+    let repaired = apply(&built.storage, QUARANTINE, &RepairOptions::new());
+    assert!(is_repaired(&repaired), "{repaired:?}");
+    check_kept("journal", &built.storage, true, &(0..end + 1));
+    assert_eq!(tree(&built.storage, QUARANTINE)[journal.strip_prefix(LOG).unwrap()].len(), bytes.len());
+
+    // Without its header, no record of a journal can be read.
+    let built = Built::new(true);
+    let journal = files_in(&built.storage, "journal").pop().unwrap();
+    built.flip(&journal, 40);
+    let findings = plan(&built.storage);
+    assert!(matches!(findings[0].remedy, Remedy::ReplaceJournal { is_unreadable: true, .. }), "{findings:?}");
+    assert!(is_repaired(&apply(&built.storage, QUARANTINE, &RepairOptions::new())));
+    check_kept("journal header", &built.storage, true, &(0..end));
+}
+
+#[test]
+fn format_is_written_as_the_other_files_show() {
+    for journal in [false, true] {
+        let built = Built::new(journal);
+        let format = Path::new(LOG).join("FORMAT");
+        let before = content(&built.storage);
+        built.storage.remove_file(&format).unwrap();
+        built.storage.sync_dir(Path::new(LOG)).unwrap();
+        let findings = plan(&built.storage);
+        assert_eq!((&findings[0].part, &findings[0].remedy), (&Part::Format, &Remedy::WriteFormat));
+        assert!(is_repaired(&apply(&built.storage, QUARANTINE, &RepairOptions::new())));
+        assert_eq!(content(&built.storage), before);
+    }
+}
+
+#[test]
+fn quarantine_must_be_new_and_outside() {
+    let built = Built::new(false);
+    built.remove(1);
+    let before = content(&built.storage);
+    built.storage.create_dir(Path::new("/exists")).unwrap();
+    for quarantine in ["/exists", "/log/quarantine"] {
+        let options = RepairOptions::new().keep(Keep::After);
+        repair::apply_on(&built.storage, Path::new(LOG), Path::new(quarantine), &options).unwrap_err();
+        assert_eq!(content(&built.storage), before, "{quarantine}");
+    }
+}
+
+#[test]
+fn another_stream_is_left_alone() {
+    let built = Built::new(false);
+    built.remove(1);
+    let before = content(&built.storage);
+    let options = RepairOptions::new().keep(Keep::After).stream("other");
+    let repaired = apply(&built.storage, QUARANTINE, &options);
+    assert!(!repaired.has_quarantine && repaired.findings.is_empty());
+    assert_eq!(content(&built.storage), before);
+}
+
+/// Repairs a log, and returns the disk after every change.
+fn disks_of(storage: &SimStorage, options: &RepairOptions) -> Vec<Disk> {
+    let disks = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&disks);
+    storage.watch(move |disk| seen.lock().unwrap().push(disk.clone()));
+    let repaired = apply(storage, QUARANTINE, options);
+    storage.unwatch();
+    assert!(is_repaired(&repaired), "{repaired:?}");
+    let disks = std::mem::take(&mut *disks.lock().unwrap());
+    assert!(disks.len() > 20);
+    disks
+}
+
+/// A crash at any point of a repair leaves a log that can be repaired again, to the same result,
+/// and a whole quarantine as soon as anything is changed.
+#[test]
+fn interrupted_repair_is_repeated() {
+    // Unoptimized, each repair takes many times as long.
+    let step = if cfg!(debug_assertions) { 23 } else { 3 };
+    let mut rng = Rng::new(7);
+    for (kind, damage) in &KINDS[1..] {
+        for journal in [false, true] {
+            for (choice, keep) in [Keep::Before, Keep::After].into_iter().enumerate() {
+                let built = Built::new(journal);
+                let Some(mut kept) = damage(&built)[choice].clone() else { continue };
+                let has_journal_entries = keep == Keep::After && journal;
+                kept.end += if has_journal_entries { 3 } else { 0 };
+                let what = format!("{kind}, {keep:?}, journal: {journal}");
+                // The length of a closed file may not be durable yet.
+                let storage = SimStorage::on(built.storage.disk().crash(Crash::Kept, &mut rng), 2);
+                let before = content(&storage);
+                let options = RepairOptions::new().keep(keep);
+                let disks = disks_of(&storage, &options);
+                for disk in disks.iter().step_by(step) {
+                    let crash = [Crash::Kill, Crash::Lost, Crash::any(&mut rng)][rng.below(3) as usize];
+                    let after = SimStorage::on(disk.crash(crash, &mut rng), 3);
+                    check_after_crash(&what, &after, &before);
+                    let again = apply(&after, "/again", &options);
+                    assert!(again.findings.is_empty() || is_repaired(&again), "{what}: {again:?}");
+                    check_kept(&what, &after, journal, &kept);
+                }
+            }
+        }
+    }
+}
+
+/// Nothing is changed before the quarantine has its name, and then it is whole.
+fn check_after_crash(what: &str, storage: &SimStorage, before: &BTreeMap<PathBuf, Vec<u8>>) {
+    if content(storage) == *before {
+        return;
+    }
+    let saved = tree(storage, QUARANTINE);
+    let is_of_s = |path: &PathBuf| path.starts_with("streams/s") || path.starts_with("journal");
+    for (path, bytes) in before.iter().filter(|(path, _)| is_of_s(path)) {
+        assert!(saved.get(path) == Some(bytes), "{what}: {path:?} is not in the quarantine");
+    }
+}
