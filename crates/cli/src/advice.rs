@@ -2,9 +2,26 @@
 
 use stratawal::{DamageKind, Error};
 
+use crate::name;
+
 const READ: &str = "`cat --skip-damage` prints the other entries";
 
 const AND_ALL: &str = "and every entry before it, so `salvage` those first";
+
+const REPAIR: &str = "or `repair` shows what can be kept";
+
+/// What helps if the commit journal is damaged.
+pub(crate) const JOURNAL: &str = "`cat` prints the entries in the segment files, and `cat --skip-damage` also those that the \
+                                  journal still has; restore the log from a copy; or `repair` shows what can be kept";
+
+/// Returns the message of an error, and what helps. Every command prints damage in these words.
+pub(crate) fn message_of(error: &Error) -> String {
+    let message = name::message_of(error);
+    match about(error).filter(|advice| !message.contains(advice)) {
+        Some(advice) => format!("{message}; {advice}"),
+        None => message,
+    }
+}
 
 /// Returns the commands that help with this damage, or `None` if it is not damage to a stream or
 /// its message already states the remedy.
@@ -22,11 +39,7 @@ pub(crate) fn about(damage: &Error) -> Option<String> {
         (DamageKind::History, _) => "restore all files of the stream from one of the copies; until then \
              `cat --skip-damage` prints the entries, although it is not certain which of them belong together"
             .to_owned(),
-        (DamageKind::Journal, _) => {
-            "`cat` prints the entries in the segment files, and `cat --skip-damage` also those that \
-             the journal still has; restore the log from a copy"
-                .to_owned()
-        }
+        (DamageKind::Journal, _) => JOURNAL.to_owned(),
         (DamageKind::Seal, _) => {
             "no entry is lost, and `append` works; `truncate --before` an entry of a later file drops \
              the damage and every entry before it, so copy those first, by `cat --length-prefixed`"
@@ -34,19 +47,21 @@ pub(crate) fn about(damage: &Error) -> Option<String> {
         }
         // The stream opens despite these.
         (DamageKind::Frame | DamageKind::Gap, Some(drop)) => {
-            format!("{READ}, and `append` works; {drop} drops the damage {AND_ALL}")
+            format!("{READ}, and `append` works; {drop} drops the damage {AND_ALL}; {REPAIR}")
         }
         (DamageKind::Frame | DamageKind::Gap, None) => {
-            format!("{READ}, and `append` works; `truncate --before` the entry after it drops the damage {AND_ALL}")
+            format!(
+                "{READ}, and `append` works; `truncate --before` the entry after it drops the damage {AND_ALL}; {REPAIR}"
+            )
         }
         // Any other damage may keep the stream from opening.
         (_, Some(drop)) => format!(
             "{READ}; restore the file from a copy, or give up the damaged part: {drop} drops it {AND_ALL}, and then `append` \
-             works"
+             works; {REPAIR}"
         ),
         (_, None) => format!(
-            "{READ}; restore the file from a copy, or `salvage` those entries and `delete` this stream, since it is not known \
-             where it ended"
+            "{READ}, and `salvage` copies them; restore the file from a copy; {REPAIR}, since it is not known where the stream \
+             ended"
         ),
     })
 }

@@ -91,7 +91,7 @@ enum Command {
     /// Copy each run of intact entries of a damaged stream to a stream of its own.
     #[command(after_help = about(salvage::JSON))]
     Salvage(salvage::Salvage),
-    /// Adopt a copy of a log that was made before the log was closed.
+    /// Show what can be kept of a damaged log; with --apply, repair it. Or adopt a copy of a log.
     #[command(after_help = about(repair::JSON))]
     Repair(repair::Repair),
     /// Print the completions for a shell.

@@ -1,40 +1,180 @@
-//! `stratawal repair`: makes a log usable that opening refuses.
+//! `stratawal repair`: shows what can be kept of a damaged log, and repairs it if asked to.
 
+use std::fs;
 use std::io::{self, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
+use stratawal::repair::{self, Done, Finding, Part, Remedy, RepairOptions};
 use stratawal::{ErrorKind, Options, inspect};
 
-use crate::failure::{DONE, Failure, output};
-use crate::{Common, signals};
+use crate::advice::message_of;
+use crate::bounds::entries;
+use crate::failure::{DAMAGE, DONE, FAILED, Failure, USAGE, counted, output};
+use crate::name::{Escaped, pasteable};
+use crate::verify::damage_as_json;
+use crate::{Common, human, json, signals};
 
 /// The part of the help text about JSON.
-pub(crate) const JSON: &str = r#"--adopt-copy is for a copy that was made while no process had the log open for writing, but before the log was closed, for
+pub(crate) const JSON: &str = r#"Without --apply, nothing is changed: what is damaged is shown, and what a repair would keep and drop. With --apply, every
+file that may change is first copied to a quarantine directory, and synced. It has the layout of the log: to go back, close
+the log, and put its files back. To keep what is before and what is after the damage, run `salvage` first.
+A repair truncates a stream only with --keep. A repair that was interrupted is repeated, with another quarantine.
+No process may have the log open for writing, unless without --apply.
+--adopt-copy is for a copy that was made while no process had the log open for writing, but before the log was closed, for
 example because its process had died. A copy that was made while a process had the log open is of different times:
 entries may be missing or mixed with others. Close the original, and copy it again.
-With --json: {"adopted":true}, or false if the log needs no such repair: then nothing is changed.
-A damaged journal is not repaired, and is an error"#;
+With --json, a line for each damaged part, then one with the totals:
+{"part":"format|journal|stream","stream":"s","damage":[],"remedy":"write|replace|truncate|recover|none",
+ "before":{"first":0,"last":9},"after":null,"intact":10,"kept":null,"dropped":null,"done":null,"message":null}
+{"findings":1,"repaired":0,"left":1,"applied":false,"quarantine":null}
+`damage` is as in `verify`; `before` and `after` are what --keep would keep; `kept` and `dropped` are numbers of entries in
+the journal; `done` is null, or with --apply "repaired", "not_chosen", "nothing" or "failed", and `message` has the reason.
+With --adopt-copy: {"adopted":true}, or false if the log needs no such repair: then nothing is changed.
+Exit code 1 means that damage is left."#;
 
 /// The arguments of `repair`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Repair {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    escaped: Escaped,
+    /// Only this stream, and neither FORMAT nor the journal.
+    stream: Option<String>,
+    /// Repair the log, after copying all files that may change to the quarantine.
+    #[arg(long)]
+    apply: bool,
+    /// Truncate damaged streams, and keep the entries before the damage, or those after it.
+    #[arg(long, value_name = "before|after")]
+    keep: Option<Side>,
+    /// The quarantine directory, which must not exist. By default it is beside the log, and has
+    /// the log's name, `.quarantine-` and the time.
+    #[arg(long, value_name = "PATH", requires = "apply")]
+    quarantine: Option<PathBuf>,
     /// Use this copy of a log as a log of its own. No process may have had the original open for
     /// writing while it was copied.
-    #[arg(long, required = true)]
+    #[arg(long, conflicts_with_all = ["apply", "keep", "quarantine", "stream"])]
     adopt_copy: bool,
     /// Report the repair as JSON on standard output.
     #[arg(long)]
     json: bool,
 }
 
+/// The values of `--keep`.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Side {
+    Before,
+    After,
+}
+
+/// The findings, and the outcome of each.
+struct Report {
+    findings: Vec<(Finding, Option<Done>)>,
+    /// Set if something was changed.
+    quarantine: Option<PathBuf>,
+}
+
 impl Repair {
     pub(crate) fn run(&self) -> Result<u8, Failure> {
+        if self.adopt_copy {
+            return self.adopt();
+        }
+        let name = self.stream.as_deref().map(|stream| self.escaped.name(stream)).transpose()?;
+        let report = if self.apply { self.repair(name.as_deref())? } else { self.plan(name.as_deref())? };
+        self.print(&report).or_else(output)?;
+        let is_failed = |done: &Option<Done>| matches!(done, Some(Done::Failed(_)));
+        Ok(match report.left() {
+            _ if report.findings.iter().any(|(_, done)| is_failed(done)) => FAILED,
+            0 => DONE,
+            _ => DAMAGE,
+        })
+    }
+
+    fn plan(&self, name: Option<&str>) -> Result<Report, Failure> {
+        signals::exit_on_interrupt()?;
+        let findings = self.common.result(repair::plan(&self.common.dir, name))?;
+        Ok(Report { findings: findings.into_iter().map(|finding| (finding, None)).collect(), quarantine: None })
+    }
+
+    fn repair(&self, name: Option<&str>) -> Result<Report, Failure> {
+        let quarantine = self.quarantine()?;
+        let mut options = RepairOptions::new();
+        if let Some(keep) = self.keep {
+            options = options.keep(match keep {
+                Side::Before => repair::Keep::Before,
+                Side::After => repair::Keep::After,
+            });
+        }
+        if let Some(name) = name {
+            options = options.stream(name);
+        }
+        let repaired = self.common.result(repair::apply(&self.common.dir, &quarantine, &options))?;
+        let findings = repaired.findings.into_iter().map(|(finding, done)| (finding, Some(done))).collect();
+        Ok(Report { findings, quarantine: Some(quarantine).filter(|_| repaired.has_quarantine) })
+    }
+
+    /// The quarantine directory, with the links of its path resolved.
+    fn quarantine(&self) -> Result<PathBuf, Failure> {
+        let resolve = |path: &Path| {
+            fs::canonicalize(path).map_err(|e| Failure::io(&format!("cannot open {}", path.display()), &e))
+        };
+        let missing = || Failure::new(USAGE, "usage", "give the name of a new directory with --quarantine");
+        let log = resolve(&self.common.dir)?;
+        let path = match &self.quarantine {
+            Some(path) => {
+                let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                resolve(above)?.join(path.file_name().ok_or_else(missing)?)
+            }
+            None => {
+                let time = human::time(SystemTime::now()).replace(['-', ':'], "");
+                let time = time.split('.').next().unwrap_or_default();
+                let mut name = log.file_name().ok_or_else(missing)?.to_owned();
+                name.push(format!(".quarantine-{time}Z"));
+                log.with_file_name(name)
+            }
+        };
+        if path.starts_with(&log) {
+            let text = format!("the quarantine {} is in the log; give a directory outside of it", path.display());
+            return Err(Failure::new(USAGE, "usage", text));
+        }
+        Ok(path)
+    }
+
+    fn print(&self, report: &Report) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        let found = report.findings.len();
+        let repaired = found - report.left();
+        let quarantine = report.quarantine.as_ref().map(|path| path.display().to_string());
+        if self.json {
+            for (finding, done) in &report.findings {
+                writeln!(out, "{}", as_json(finding, done.as_ref()))?;
+            }
+            let quarantine = json::text_or_null(quarantine.as_deref());
+            let numbers = format!(r#""findings":{found},"repaired":{repaired},"left":{}"#, report.left());
+            writeln!(out, r#"{{{numbers},"applied":{},"quarantine":{quarantine}}}"#, self.apply)?;
+            return out.flush();
+        }
+        for (finding, done) in &report.findings {
+            print_finding(&mut out, finding, done.as_ref())?;
+        }
+        let parts = counted(found as u64, "damaged part", "damaged parts");
+        match quarantine {
+            _ if found == 0 => writeln!(out, "nothing to repair: no damage was found, and nothing was changed")?,
+            Some(path) => writeln!(out, "{parts}, {repaired} repaired; the files as they were are in {path}")?,
+            None if self.apply => writeln!(out, "{parts}, nothing was changed")?,
+            None => writeln!(out, "{parts}; nothing was changed; --apply repairs what is shown here as possible")?,
+        }
+        out.flush()
+    }
+
+    fn adopt(&self) -> Result<u8, Failure> {
         signals::exit_on_interrupt()?;
         let journal = self.common.result(inspect::verify_journal(&self.common.dir))?;
         let is_needed = match journal.and_then(|journal| journal.damage) {
-            Some(copied) if copied.kind() == ErrorKind::Copied => self.adopt_copy,
-            // No command repairs it.
+            Some(copied) if copied.kind() == ErrorKind::Copied => true,
+            // `repair` without --adopt-copy repairs it.
             Some(damage) => return self.common.result(Err(damage)),
             None => false,
         };
@@ -51,4 +191,136 @@ impl Repair {
         }
         Ok(DONE)
     }
+}
+
+impl Report {
+    /// The number of parts that are still damaged.
+    fn left(&self) -> usize {
+        self.findings.iter().filter(|(_, done)| !matches!(done, Some(Done::Repaired))).count()
+    }
+}
+
+fn print_finding(out: &mut impl Write, finding: &Finding, done: Option<&Done>) -> io::Result<()> {
+    match &finding.part {
+        Part::Stream(name) => writeln!(out, "stream {}:", pasteable(name))?,
+        part => writeln!(out, "{part}:")?,
+    }
+    for damage in &finding.damage {
+        writeln!(out, "  {}", message_of(damage).replace('\n', " "))?;
+    }
+    for line in choices(&finding.remedy) {
+        writeln!(out, "  {line}")?;
+    }
+    match done {
+        None => Ok(()),
+        Some(Done::Repaired) => writeln!(out, "  => repaired"),
+        Some(Done::NotChosen) => {
+            writeln!(out, "  => not changed: choose --keep before or --keep after, where it is possible")
+        }
+        Some(Done::Failed(error)) => {
+            writeln!(out, "  => failed: {error}; run the command again once the cause is gone")
+        }
+        Some(_) => writeln!(out, "  => not changed"),
+    }
+}
+
+/// What a repair keeps and drops, in words.
+fn choices(remedy: &Remedy) -> Vec<String> {
+    match remedy {
+        Remedy::WriteFormat => {
+            vec!["repair: FORMAT is written anew, as the other files of the log show; nothing is lost".to_owned()]
+        }
+        Remedy::ReplaceJournal { is_unreadable: true, .. } => {
+            vec![
+                "repair: the journal is written anew, without entries: none of its records can be read; \
+                  the entries in the segment files are kept"
+                    .to_owned(),
+            ]
+        }
+        Remedy::ReplaceJournal { kept, dropped, .. } => vec![
+            format!(
+                "repair: the journal is written anew; {} that only the journal has are kept, although a lost record may have \
+                 truncated or deleted some of them; the entries in the segment files are kept",
+                counted(*kept, "entry", "entries")
+            ),
+            format!(
+                "{} after a lost one can be read, and are dropped; `cat --skip-damage` prints them before the repair",
+                counted(*dropped, "entry", "entries")
+            ),
+        ],
+        Remedy::Truncate { before, after, intact, is_usable } => {
+            let mut lines = vec![side("before", before.as_ref(), *intact), side("after", after.as_ref(), *intact)];
+            lines.push(format!("{} can be read in all; `salvage` copies them", counted(*intact, "entry", "entries")));
+            if *is_usable {
+                lines.push("without a repair, the stream can be appended to, and read around the damage".to_owned());
+            }
+            lines
+        }
+        Remedy::Recover { seqs } => vec![format!(
+            "repair: {} are kept, none is lost; the files that cannot be read and hold no entry are removed",
+            entries(seqs.start, seqs.end)
+        )],
+        _ => vec!["no repair: a person has to decide; see above".to_owned()],
+    }
+}
+
+fn side(side: &str, kept: Option<&Range<u64>>, intact: u64) -> String {
+    match kept {
+        Some(kept) => {
+            let dropped = intact.saturating_sub(kept.end - kept.start);
+            let dropped = counted(dropped, "entry that can be read", "entries that can be read");
+            format!("--keep {side}: {} are kept; {dropped} are dropped", entries(kept.start, kept.end))
+        }
+        None => format!("--keep {side}: not possible, it would keep nothing"),
+    }
+}
+
+fn as_json(finding: &Finding, done: Option<&Done>) -> String {
+    let (part, stream) = match &finding.part {
+        Part::Format => ("format", None),
+        Part::Journal => ("journal", None),
+        Part::Stream(name) => ("stream", Some(&**name)),
+        _ => ("other", None),
+    };
+    let range = |range: &Option<Range<u64>>| {
+        let shown = |range: &Range<u64>| format!(r#"{{"first":{},"last":{}}}"#, range.start, range.end - 1);
+        range.as_ref().map_or_else(|| "null".to_owned(), shown)
+    };
+    let null = || "null".to_owned();
+    let mut fields = [null(), null(), null(), null(), null()];
+    let remedy = match &finding.remedy {
+        Remedy::WriteFormat => "write",
+        Remedy::ReplaceJournal { kept, dropped, .. } => {
+            fields[3] = kept.to_string();
+            fields[4] = dropped.to_string();
+            "replace"
+        }
+        Remedy::Truncate { before, after, intact, .. } => {
+            fields[0] = range(before);
+            fields[1] = range(after);
+            fields[2] = intact.to_string();
+            "truncate"
+        }
+        Remedy::Recover { seqs } => {
+            fields[2] = (seqs.end - seqs.start).to_string();
+            "recover"
+        }
+        _ => "none",
+    };
+    let [before, after, intact, kept, dropped] = fields;
+    let damage: Vec<String> = finding.damage.iter().map(damage_as_json).collect();
+    let done_word = done.map(|done| match done {
+        Done::Repaired => "repaired",
+        Done::NotChosen => "not_chosen",
+        Done::Failed(_) => "failed",
+        _ => "nothing",
+    });
+    let message = done.and_then(|done| if let Done::Failed(error) = done { Some(error.to_string()) } else { None });
+    format!(
+        r#"{{"part":"{part}","stream":{},"damage":[{}],"remedy":"{remedy}","before":{before},"after":{after},"intact":{intact},"kept":{kept},"dropped":{dropped},"done":{},"message":{}}}"#,
+        json::text_or_null(stream),
+        damage.join(","),
+        json::text_or_null(done_word),
+        json::text_or_null(message.as_deref()),
+    )
 }

@@ -177,7 +177,7 @@ impl Verify {
         let message = damage.as_ref().map(|damage| match damage.kind() {
             // Its text has the remedy.
             ErrorKind::Copied => damage.to_string(),
-            _ => format!("{damage}; `cat` prints the entries in the segment files; or restore the log from a copy"),
+            _ => format!("{damage}; {}", advice::JOURNAL),
         });
         let mut out = io::stdout().lock();
         if self.json {
@@ -267,16 +267,7 @@ fn print_text(out: &mut impl Write, check: &StreamCheck) -> io::Result<()> {
         let TornTail { segment, offset, bytes, .. } = torn;
         writeln!(out, "  torn: {bytes} bytes after the last whole frame, segment {segment}, offset {offset}")?;
     }
-    check.damage.iter().try_for_each(|damage| writeln!(out, "  {}", message_of(damage)))
-}
-
-/// The damage in words, and what to do about it.
-fn message_of(damage: &Error) -> String {
-    let message = name::message_of(damage);
-    match advice::about(damage) {
-        Some(advice) => format!("{message}; {advice}"),
-        None => message,
-    }
+    check.damage.iter().try_for_each(|damage| writeln!(out, "  {}", advice::message_of(damage)))
 }
 
 fn as_json(check: &StreamCheck) -> String {
@@ -299,7 +290,8 @@ fn as_json(check: &StreamCheck) -> String {
     )
 }
 
-fn damage_as_json(damage: &Error) -> String {
+/// One damage as JSON.
+pub(crate) fn damage_as_json(damage: &Error) -> String {
     let lost = damage.lost();
     format!(
         r#"{{"segment":{},"offset":{},"kind":{},"lost_first":{},"lost_last":{},"message":{}}}"#,
@@ -308,6 +300,6 @@ fn damage_as_json(damage: &Error) -> String {
         json::text(damage.damage().map_or(damage.kind().as_str(), DamageKind::as_str)),
         json::number_or_null(lost.as_ref().map(|lost| lost.start)),
         json::number_or_null(lost.as_ref().map(|lost| lost.end - 1)),
-        json::text(&message_of(damage)),
+        json::text(&advice::message_of(damage)),
     )
 }

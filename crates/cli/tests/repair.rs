@@ -1,0 +1,176 @@
+//! `repair` shows what can be kept of a damaged log, and keeps exactly that.
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+
+use common::damaged::{Files, KINDS, entry};
+use common::{Log, Ran, tree};
+use serde_json::Value;
+use stratawal::Options;
+
+fn repair(log: &Log, arguments: &[&str]) -> Ran {
+    log.run("repair", arguments, b"")
+}
+
+fn findings(ran: &Ran) -> Vec<Value> {
+    let lines = ran.text().lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter(|line| line.get("part").is_some()).collect()
+}
+
+fn as_text(first: u64, next: u64) -> Vec<u8> {
+    (first..next).map(|seq| entry(seq) + "\n").collect::<String>().into_bytes()
+}
+
+/// The files of a journal.
+fn journal_file(log: &Log) -> PathBuf {
+    let files = fs::read_dir(log.path().join("journal")).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "jnl")).max().unwrap()
+}
+
+#[test]
+fn dry_run_shows_the_choices_and_changes_nothing() {
+    for (kind, damage) in KINDS {
+        let stream = Files::new();
+        damage(&stream);
+        let before = tree(&stream.log.path());
+        let verified = stream.log.run("verify", [""; 0], b"");
+        let ran = repair(&stream.log, &[]);
+        assert_eq!(ran.code, 1, "{kind}: {ran:?}");
+        // Damage is described in the same words as by `verify`.
+        for line in verified.text().lines().filter(|line| line.starts_with("  ")) {
+            assert!(ran.text().contains(line), "{kind}: {line} is not in {}", ran.text());
+        }
+        assert!(ran.text().contains("--keep before: ") || ran.text().contains("no repair: "), "{kind}: {ran:?}");
+        let json = repair(&stream.log, &["--json"]);
+        assert_eq!((json.code, &json.json()["applied"], &json.json()["left"]), (1, &false.into(), &1.into()), "{kind}");
+        assert!(tree(&stream.log.path()) == before, "{kind}: the log was changed");
+    }
+}
+
+#[test]
+fn each_side_that_is_shown_can_be_kept() {
+    for (kind, damage) in KINDS {
+        for side in ["before", "after"] {
+            let stream = Files::new();
+            damage(&stream);
+            let before = tree(&stream.log.path().join("streams"));
+            let shown = findings(&repair(&stream.log, &["--json"])).remove(0)[side].clone();
+            let quarantine = stream.log.beside("saved");
+            let ran = repair(
+                &stream.log,
+                &["--apply", "--keep", side, "--quarantine", quarantine.to_str().unwrap(), "--json"],
+            );
+            let (Some(first), Some(last)) = (shown["first"].as_u64(), shown["last"].as_u64()) else {
+                assert_eq!((ran.code, &ran.json()["quarantine"]), (1, &Value::Null), "{kind}, {side}: {ran:?}");
+                assert!(tree(&stream.log.path().join("streams")) == before, "{kind}, {side}");
+                continue;
+            };
+            assert_eq!((ran.code, &ran.json()["repaired"]), (0, &1.into()), "{kind}, {side}: {ran:?}");
+            assert!(stream.log.cat("s") == as_text(first, last + 1), "{kind}, {side}");
+            let verified = stream.log.run("verify", [""; 0], b"");
+            assert_eq!(verified.code, 0, "{kind}, {side}: {}", verified.text());
+            for (path, bytes) in tree(&quarantine.join("streams/s")) {
+                let name = path.file_name().unwrap();
+                assert!(before[&stream.log.path().join("streams/s").join(name)] == bytes, "{kind}: {name:?}");
+            }
+            assert!(fs::read_dir(quarantine.join("streams/s")).unwrap().count() > 0, "{kind}");
+            stream.log.append("s", b"new\n");
+            let again = repair(&stream.log, &["--apply", "--keep", side]);
+            assert!(again.code == 0 && again.text().contains("nothing to repair"), "{kind}, {side}: {again:?}");
+        }
+    }
+}
+
+#[test]
+fn sound_log_is_not_changed() {
+    let stream = Files::new();
+    let before = tree(&stream.log.path());
+    for arguments in [&[][..], &["--apply"], &["--apply", "--keep", "after"], &["--keep", "before", "s"]] {
+        let ran = repair(&stream.log, arguments);
+        assert!(ran.code == 0 && ran.text().starts_with("nothing to repair"), "{arguments:?}: {ran:?}");
+        assert!(tree(&stream.log.path()) == before, "{arguments:?}");
+    }
+    assert_eq!(fs::read_dir(stream.log.path().parent().unwrap()).unwrap().count(), 1, "no quarantine");
+}
+
+#[test]
+fn without_a_choice_no_entry_is_dropped() {
+    let stream = Files::new();
+    stream.remove(1);
+    let before = tree(&stream.log.path().join("streams"));
+    let ran = repair(&stream.log, &["--apply"]);
+    assert!(ran.code == 1 && ran.text().contains("choose --keep before or --keep after"), "{ran:?}");
+    assert!(tree(&stream.log.path().join("streams")) == before);
+}
+
+#[test]
+fn quarantine_is_beside_the_log_and_never_in_it() {
+    let stream = Files::new();
+    stream.remove(1);
+    let inside = stream.log.path().join("saved");
+    let ran = repair(&stream.log, &["--apply", "--keep", "after", "--quarantine", inside.to_str().unwrap(), "--json"]);
+    assert_eq!((ran.code, &ran.error()["kind"]), (2, &"usage".into()), "{ran:?}");
+    let existing = stream.log.beside("existing");
+    fs::create_dir(&existing).unwrap();
+    let ran =
+        repair(&stream.log, &["--apply", "--keep", "after", "--quarantine", existing.to_str().unwrap(), "--json"]);
+    assert_eq!((ran.code, &ran.error()["kind"]), (3, &"io".into()), "{ran:?}");
+    assert!(ran.error()["message"].as_str().unwrap().contains("nothing was changed"), "{ran:?}");
+    assert_eq!(stream.log.run("verify", [""; 0], b"").code, 1);
+    let ran = repair(&stream.log, &["--apply", "--keep", "after", "--json"]);
+    let quarantine = PathBuf::from(ran.json()["quarantine"].as_str().unwrap());
+    let name = quarantine.file_name().unwrap().to_str().unwrap();
+    assert!(name.starts_with("log.quarantine-2") && name.ends_with('Z'), "{name}");
+    assert_eq!(quarantine.parent(), stream.log.path().canonicalize().unwrap().parent());
+    assert!(quarantine.join("FORMAT").exists() && quarantine.join("streams/s").exists());
+}
+
+#[test]
+fn repair_of_a_log_that_is_open_is_refused() {
+    let stream = Files::new();
+    stream.remove(1);
+    let wal = Options::new().journal(false).open(stream.log.path()).unwrap();
+    let ran = repair(&stream.log, &["--apply", "--keep", "after", "--json"]);
+    assert_eq!((ran.code, &ran.error()["kind"]), (3, &"locked".into()), "{ran:?}");
+    assert_eq!(repair(&stream.log, &[]).code, 1, "a dry run works beside a writer");
+    wal.close().unwrap();
+}
+
+#[test]
+fn damaged_journal_and_format_are_written_anew() {
+    let log = Log::new();
+    log.append("s", b"one\ntwo\n");
+    let file = journal_file(&log);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[40] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    assert_eq!(log.run("append", ["s"], b"three\n").code, 1);
+    let ran = repair(&log, &[]);
+    assert!(ran.code == 1 && ran.text().starts_with("journal:\n"), "{ran:?}");
+    let ran = repair(&log, &["--apply"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    log.append("s", b"three\n");
+    fs::write(log.path().join("FORMAT"), b"x").unwrap();
+    let ran = repair(&log, &["--json"]);
+    assert_eq!((ran.code, &findings(&ran)[0]["remedy"]), (1, &"write".into()), "{ran:?}");
+    assert_eq!(repair(&log, &["--apply", "--quarantine", log.beside("second").to_str().unwrap()]).code, 0);
+    assert_eq!(log.cat("s"), b"one\ntwo\nthree\n");
+    assert_eq!(fs::read(log.beside("second").join("FORMAT")).unwrap(), b"x");
+}
+
+#[test]
+fn one_stream_is_repaired_and_the_others_are_not() {
+    let stream = Files::new();
+    stream.log.append("other", b"x\n");
+    stream.remove(1);
+    let file = stream.log.segments("other").pop().unwrap();
+    fs::remove_file(file).unwrap();
+    let ran = repair(&stream.log, &["--apply", "--keep", "before", "s", "--json"]);
+    assert_eq!((ran.code, &ran.json()["findings"]), (0, &1.into()), "{ran:?}");
+    let ran = repair(&stream.log, &["--json"]);
+    assert_eq!((&findings(&ran)[0]["stream"], &findings(&ran)[0]["remedy"]), (&"other".into(), &"none".into()));
+    let missing = repair(&stream.log, &["none", "--json"]);
+    assert_eq!((missing.code, &missing.error()["kind"]), (3, &"missing".into()));
+}
