@@ -56,9 +56,12 @@ fn in_shell(log: &Log, command: &str, name: &str, input: &'static [u8]) -> Ran {
 }
 
 /// The commands that take a name.
-const COMMANDS: [&str; 5] = [
+const COMMANDS: [&str; 7] = [
     "append DIR NAME",
     "cat DIR --last 1 NAME",
+    // It ends with its reader.
+    "follow DIR --last 1 NAME | grep -m 1 more",
+    "salvage DIR --dry-run NAME",
     "verify DIR NAME",
     "truncate DIR --before 1 --yes NAME",
     "delete DIR --yes NAME",
