@@ -111,7 +111,8 @@ impl Gate {
     }
 
     /// Closes the log and prevents all later appends. Does not wait for a log that is still being
-    /// opened: the next open recovers it. Returns the entries that were appended, if the log was open.
+    /// opened: the next open recovers it. Returns the entries that were appended, if the log was
+    /// open.
     fn close(&self) -> stratawal::Result<Option<Done>> {
         let held = self.lock();
         let closed = held.wal.as_ref().map(Wal::close).transpose();
