@@ -81,13 +81,14 @@ impl PrefixEvent {
 /// prefix once.
 ///
 /// # In a log opened for reading
-/// New streams are found within about 50 ms. A close of this log ends the follower within that
-/// time, with or without entries that were not returned. Each followed stream holds one open file,
-/// its newest segment, once it has one, so the limit of open files (`ulimit -n`) must be above
-/// their number. Every followed stream is looked at whenever the writer has synced or changed one
-/// of them: beside a busy writer, the cost is the number of streams times the number of syncs. Use
-/// it for some hundred streams. To follow more, follow in the process that writes, where an idle
-/// stream costs nothing.
+/// New streams are found within about 50 ms, or within the log's
+/// [`poll_interval`](crate::Options::poll_interval) if the writer wakes no reader and that is
+/// longer. A close of this log ends the follower within 50 ms, with or without entries that were
+/// not returned. Each followed stream holds one open file, its newest segment, once it has one, so
+/// the limit of open files (`ulimit -n`) must be above their number. Every followed stream is
+/// looked at whenever the writer has synced or changed one of them: beside a busy writer, the cost
+/// is the number of streams times the number of syncs. Use it for some hundred streams. To follow
+/// more, follow in the process that writes, where an idle stream costs nothing.
 pub struct FollowPrefix {
     wal: Wal,
     prefix: Box<str>,

@@ -76,7 +76,8 @@ impl FollowGroup {
     }
 
     /// Has [`take_ready`](Self::take_ready) return `key` once the writer of a log that is opened
-    /// for reading has changed something, within about 50 ms.
+    /// for reading has changed something, within about 50 ms. If the writer wakes no reader, the
+    /// log's `poll_interval` applies instead.
     ///
     /// # Errors
     /// If the thread that wakes followers cannot be started.
