@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use stratawal::inspect::{self, Salvaged};
 use stratawal::repair::{self, Done, Finding, Keep, Part, Remedy, RepairOptions, Repaired};
 use stratawal::{Durability, Options, StreamOptions, Wal};
 use stratawal_storage::{Access, FileType, Storage};
@@ -292,6 +293,55 @@ fn damaged_journal_keeps_records_without_a_gap() {
     assert!(matches!(findings[0].remedy, Remedy::ReplaceJournal { is_unreadable: true, .. }), "{findings:?}");
     assert!(is_repaired(&apply(&built.storage, QUARANTINE, &RepairOptions::new())));
     check_kept("journal header", &built.storage, true, &(0..end));
+}
+
+/// Damages the file where `bytes` are found, `after` bytes later.
+fn flip_after(storage: &SimStorage, path: &Path, bytes: &[u8], after: usize) {
+    let file = storage.open(path, Access::ReadWrite).unwrap();
+    let mut all = vec![0; file.len().unwrap() as usize];
+    file.read_exact_at(&mut all, 0).unwrap();
+    let at = all.windows(bytes.len()).position(|found| found == bytes).unwrap() + after;
+    file.write_all_at(&[all[at] ^ 1], at as u64).unwrap();
+    file.sync_all().unwrap();
+}
+
+/// The record of a truncation is lost. Later entries, which have the seqs of those that it dropped,
+/// can still be read.
+#[test]
+fn truncated_entries_do_not_replace_later_ones() {
+    let storage = SimStorage::new(1);
+    let wal = open(&storage, true);
+    let stream = wal.stream("s").unwrap();
+    for seq in 0..20 {
+        stream.append(format!("old entry {seq}")).unwrap();
+    }
+    stream.truncate_from(10).unwrap();
+    for seq in 10..12 {
+        stream.append(format!("new entry {seq}")).unwrap();
+    }
+    let storage = SimStorage::on(storage.disk().crash(Crash::Kill, &mut Rng::new(1)), 2);
+    let journal = files_in(&storage, "journal").pop().unwrap();
+    // SETTLED follows the last old entry.
+    flip_after(&storage, &journal, b"old entry 19", 60);
+    let findings = plan(&storage);
+    let remedy = Remedy::ReplaceJournal { kept: 2, dropped: 0, is_unreadable: false };
+    assert_eq!((findings.len(), &findings[0].remedy), (1, &remedy), "{findings:?}");
+    let expected: Vec<String> =
+        (0..12).map(|seq| format!("{} entry {seq}", if seq < 10 { "old" } else { "new" })).collect();
+    let salvaged = inspect::salvage_on(&storage, Path::new(LOG), "s").unwrap();
+    let found: Vec<String> = salvaged
+        .filter_map(|item| match item.unwrap() {
+            Salvaged::Entry(entry) | Salvaged::Uncertain(entry) => {
+                Some(String::from_utf8_lossy(entry.data()).into_owned())
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(found, expected, "salvaged");
+    assert!(is_repaired(&apply(&storage, QUARANTINE, &RepairOptions::new())));
+    let wal = open(&storage, true);
+    let found = wal.stream("s").unwrap().iter(..).map(|found| found.unwrap().data().to_vec()).collect::<Vec<_>>();
+    assert_eq!(found, expected.iter().map(|entry| entry.as_bytes().to_vec()).collect::<Vec<_>>());
 }
 
 #[test]

@@ -24,6 +24,7 @@ use stratawal_sync::{Mutex, fail_point};
 
 use crate::error::{DamageKind, Error, Result};
 use crate::location::Location;
+use crate::recovery::drop_replaced;
 
 /// Returns whether the log has a journal now, or `None` if that cannot be read.
 type HasJournal = dyn Fn() -> Option<bool> + Send + Sync;
@@ -248,7 +249,11 @@ impl JournalReader {
             Some(id) => id == of,
             None => stream.name.as_deref() == Some(location.name().as_bytes()),
         };
-        Ok(remains.streams.into_iter().find(|(of, stream)| is_of(*of, stream)).map(|(_, stream)| stream))
+        let found = remains.streams.into_iter().find(|(of, stream)| is_of(*of, stream));
+        Ok(found.map(|(_, mut stream)| {
+            drop_replaced(&mut stream);
+            stream
+        }))
     }
 
     /// The first live seq that the journal has for the stream at `location`, whose files have this

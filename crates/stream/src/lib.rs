@@ -102,7 +102,7 @@ pub use log_journal::{LogJournal, SettleCarried};
 pub use notify::{Notifier, NotifyReader};
 pub use options::{Durability, StreamOptions, Visibility};
 pub use read::iter::Iter;
-pub use recovery::{Lost, Salvage, Salvaged, cut_damaged, salvage};
+pub use recovery::{Lost, Salvage, Salvaged, cut_damaged, drop_replaced, salvage};
 pub use report::{CheckState, JournalReport, OpenReport, StreamCheck, TornTail};
 pub use stats::{DiskUsage, JournalStats, StreamStats, SyncTimes};
 pub use stratawal_segment::{MapPromise, SegmentId};

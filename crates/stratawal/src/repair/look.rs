@@ -8,7 +8,9 @@ use std::sync::Arc;
 use stratawal_frame::{Features, FormatFile, SegmentHeader, SeqNo, StreamId, WalId};
 use stratawal_journal::{FileHeader, Image, Needed};
 use stratawal_storage::{Access, Storage};
-use stratawal_stream::{Found, Location, LogContext, Salvaged, StreamLog, StreamOptions, salvage, stream_id, verify};
+use stratawal_stream::{
+    Found, Location, LogContext, Salvaged, StreamLog, StreamOptions, drop_replaced, salvage, stream_id, verify,
+};
 
 use super::{Finding, Part, Remedy};
 use crate::error::{DamageKind, Error, ErrorKind, Result, io_error};
@@ -130,6 +132,7 @@ fn continuing(root: &Root, mut needed: Needed) -> Result<(Needed, u64, u64)> {
     let mut kept = 0;
     let mut dropped = 0;
     for (&id, stream) in &mut needed.streams {
+        drop_replaced(stream);
         let name = stream.name.as_deref().and_then(|name| std::str::from_utf8(name).ok());
         let files_end = name.map(|name| end_of_files(root, &context, id, name)).transpose()?.flatten();
         // Without a directory, the first part begins the stream.
