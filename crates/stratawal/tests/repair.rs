@@ -344,6 +344,20 @@ fn truncated_entries_do_not_replace_later_ones() {
     assert_eq!(found, expected.iter().map(|entry| entry.as_bytes().to_vec()).collect::<Vec<_>>());
 }
 
+/// The journal is damaged elsewhere. Its entries of a stream whose files are damaged follow them.
+#[test]
+fn damaged_files_do_not_cost_entries_in_the_journal() {
+    let built = Built::new(true);
+    built.remove(1);
+    let journal = files_in(&built.storage, "journal").pop().unwrap();
+    flip_after(&built.storage, &journal, b"in the journal", 0);
+    let findings = plan(&built.storage);
+    let remedy = Remedy::ReplaceJournal { kept: 3, dropped: 0, is_unreadable: false };
+    assert_eq!((findings.len(), &findings[0].remedy), (2, &remedy), "{findings:?}");
+    assert!(is_repaired(&apply(&built.storage, QUARANTINE, &RepairOptions::new().keep(Keep::After))));
+    check_kept("both", &built.storage, true, &(built.seqs[2].start..built.seqs[3].end + 3));
+}
+
 #[test]
 fn format_is_written_as_the_other_files_show() {
     for journal in [false, true] {

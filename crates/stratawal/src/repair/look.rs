@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use stratawal_frame::{Features, FormatFile, SegmentHeader, SeqNo, StreamId, WalId};
-use stratawal_journal::{FileHeader, Image, Needed};
+use stratawal_journal::{FileHeader, Image, Needed, NeededStream};
 use stratawal_storage::{Access, Storage};
 use stratawal_stream::{
     Found, Location, LogContext, Salvaged, StreamLog, StreamOptions, drop_replaced, salvage, stream_id, verify,
@@ -124,8 +124,9 @@ fn look_at_journal(root: &Root) -> Result<(Option<Needed>, Option<Finding>)> {
     Ok((Some(needed), Some(finding)))
 }
 
-/// Keeps the records that continue the files of their streams without a gap. Also returns how many
-/// entries are kept and dropped.
+/// Keeps the records that continue the files of their streams without a gap. Of a stream whose
+/// files are damaged, keeps all that follow one another. Also returns how many entries are kept and
+/// dropped.
 fn continuing(root: &Root, mut needed: Needed) -> Result<(Needed, u64, u64)> {
     let context = LogContext::new(Arc::clone(&root.storage)).wal_id(root.format.wal_id).read_only(true);
     let context = Arc::new(context);
@@ -133,11 +134,9 @@ fn continuing(root: &Root, mut needed: Needed) -> Result<(Needed, u64, u64)> {
     let mut dropped = 0;
     for (&id, stream) in &mut needed.streams {
         drop_replaced(stream);
-        let name = stream.name.as_deref().and_then(|name| std::str::from_utf8(name).ok());
-        let files_end = name.map(|name| end_of_files(root, &context, id, name)).transpose()?.flatten();
-        // Without a directory, the first part begins the stream.
-        let begin = files_end.unwrap_or_default().max(stream.start.map_or(0, |start| start.0));
-        let mut end = begin;
+        let files_end = end_of_files(root, &context, id, stream)?;
+        let begin = files_end.or_else(|| stream.parts.first().map(|located| located.part.first.0));
+        let mut end = begin.unwrap_or_default().max(stream.start.map_or(0, |start| start.0));
         let mut parts = Vec::new();
         for located in std::mem::take(&mut stream.parts) {
             if located.part.first.0 <= end {
@@ -155,14 +154,18 @@ fn continuing(root: &Root, mut needed: Needed) -> Result<(Needed, u64, u64)> {
     Ok((needed, kept, dropped))
 }
 
-/// Where the files of a stream end, if the stream with this id has files that can be opened.
-fn end_of_files(root: &Root, context: &Arc<LogContext>, id: StreamId, name: &str) -> Result<Option<u64>> {
+/// Where the sound files of a stream end: at 0 if it never had any. `None` if the files are
+/// damaged, missing, or not found because the journal has lost the stream's name.
+fn end_of_files(root: &Root, context: &Arc<LogContext>, id: StreamId, needed: &NeededStream) -> Result<Option<u64>> {
+    let Some(name) = needed.name.as_deref().and_then(|name| std::str::from_utf8(name).ok()) else { return Ok(None) };
     let location = Location::new(root.streams(), stream_dir(name)?).named(name);
-    if !matches!(stream_id(&root.storage, root.format.wal_id, &location), Found::Stream(found) if found == id) {
-        return Ok(None);
+    match stream_id(&root.storage, root.format.wal_id, &location) {
+        Found::Stream(found) if found == id => {}
+        Found::Missing if !needed.has_directory => return Ok(Some(0)),
+        _ => return Ok(None),
     }
-    let opened = StreamLog::open_before_damage(Arc::clone(context), location, StreamOptions::new())?;
-    Ok(Some(opened.0.report().next_seq))
+    let (files, damage) = StreamLog::open_before_damage(Arc::clone(context), location, StreamOptions::new())?;
+    Ok(damage.is_none().then(|| files.report().next_seq))
 }
 
 /// The entries of a damaged stream.
