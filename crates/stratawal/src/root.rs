@@ -57,6 +57,15 @@ impl Root {
     ///
     /// Creates nothing inside another log.
     pub(crate) fn open(system: &dyn Storage, path: &Path) -> Result<Self> {
+        Self::open_with(system, path, None)
+    }
+
+    /// Like [`open`](Self::open), for a process that has the lock of the log already.
+    pub(crate) fn open_locked(system: &dyn Storage, path: &Path, lock: Box<dyn Lock>) -> Result<Self> {
+        Self::open_with(system, path, Some(lock))
+    }
+
+    fn open_with(system: &dyn Storage, path: &Path, held: Option<Box<dyn Lock>>) -> Result<Self> {
         // The operating system would take an empty path for the working directory.
         if path.as_os_str().is_empty() {
             return Err(log_error(ErrorKind::Missing, "the path of the log is empty; give the directory of a log"));
@@ -64,7 +73,7 @@ impl Root {
         refuse_inside_log(system, path)?;
         create_root(system, path)?;
         let storage = open_root(system, path)?;
-        let lock = lock(&*storage, path)?;
+        let lock = held.map_or_else(|| lock(&*storage, path), Ok)?;
         let mut root = Self { lock: Some(lock), ..Self::new(storage, path) };
         root.format = match root.read_format()? {
             Some(format) if !format.is_writable() => {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use stratawal_storage::Storage;
+use stratawal_storage::{Lock, Storage};
 use stratawal_stream::{
     CacheStats, DeleteError, DiskUsage, FollowGroup, JournalReport, JournalStats, Location, LogContext, LogJournal,
     LogTickets, NotifyReader, StreamLog, StreamOptions, SyncTimes, delete,
@@ -129,7 +129,21 @@ impl Wal {
 
     pub(crate) fn open_on(storage: Arc<dyn Storage>, path: &Path, options: &Options, read_only: bool) -> Result<Self> {
         options.validate()?;
-        let mut root = if read_only { Root::open_read_only(&*storage, path)? } else { Root::open(&*storage, path)? };
+        let root = if read_only { Root::open_read_only(&*storage, path)? } else { Root::open(&*storage, path)? };
+        Self::of_root(root, path, options, read_only)
+    }
+
+    /// Opens a log for writing whose lock this process has already.
+    pub(crate) fn open_locked(
+        storage: Arc<dyn Storage>,
+        path: &Path,
+        options: &Options,
+        lock: Box<dyn Lock>,
+    ) -> Result<Self> {
+        Self::of_root(Root::open_locked(&*storage, path, lock)?, path, options, false)
+    }
+
+    fn of_root(mut root: Root, path: &Path, options: &Options, read_only: bool) -> Result<Self> {
         let without_journal = |root: &Root| context(root, options, read_only);
         let (context, journal) = if read_only {
             (without_journal(&root), None)

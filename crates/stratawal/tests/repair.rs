@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use stratawal::inspect::{self, Salvaged};
 use stratawal::repair::{self, Done, Finding, Keep, Part, Remedy, RepairOptions, Repaired};
-use stratawal::{Durability, Options, StreamOptions, Wal};
+use stratawal::{Durability, ErrorKind, Options, StreamOptions, Wal};
 use stratawal_storage::{Access, FileType, Storage};
-use stratawal_testkit::{Crash, Disk, Rng, SimStorage};
+use stratawal_testkit::{Crash, Disk, HookedStorage, Rng, SimStorage, Verdict};
 
 const LOG: &str = "/log";
 const QUARANTINE: &str = "/quarantine";
@@ -356,6 +357,29 @@ fn damaged_files_do_not_cost_entries_in_the_journal() {
     assert_eq!((findings.len(), &findings[0].remedy), (2, &remedy), "{findings:?}");
     assert!(is_repaired(&apply(&built.storage, QUARANTINE, &RepairOptions::new().keep(Keep::After))));
     check_kept("both", &built.storage, true, &(built.seqs[2].start..built.seqs[3].end + 3));
+}
+
+/// What another process appended after the quarantine was made would be in neither.
+#[test]
+fn no_other_process_writes_during_a_repair() {
+    for damaged in [1, 3] {
+        let built = Built::new(false);
+        built.flip(&built.files[damaged], IN_FIFTH);
+        let hooked = HookedStorage::new(built.storage.clone());
+        let (storage, refused) = (built.storage.clone(), Arc::new(AtomicU64::new(0)));
+        let count = Arc::clone(&refused);
+        hooked.intercept(move |_| {
+            if storage.list(Path::new(QUARANTINE)).is_ok() {
+                let opened = options(false).open_on(Arc::new(storage.clone()), Path::new(LOG), false);
+                assert_eq!(opened.map(drop).unwrap_err().kind(), ErrorKind::Locked);
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            Verdict::Proceed
+        });
+        let options = RepairOptions::new().keep(Keep::Before);
+        let repaired = repair::apply_on(&hooked, Path::new(LOG), Path::new(QUARANTINE), &options).unwrap();
+        assert!(is_repaired(&repaired) && refused.load(Ordering::Relaxed) > 10, "{repaired:?}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stratawal_journal::{Journal, JournalOptions};
-use stratawal_storage::Storage;
+use stratawal_storage::{Lock, Storage};
 use stratawal_stream::{Found, Location, StreamOptions, cut_damaged, stream_id};
 
 use super::look::{Contents, journal_after, plan_of, rebuilt_format};
@@ -53,9 +53,8 @@ pub(super) fn apply_on(
         let failed = |finding| (finding, Done::Failed(error.clone()));
         return Ok(Repaired { findings: findings.into_iter().map(failed).collect(), has_quarantine: true });
     }
-    drop(lock);
     let has_journal = root.format.has_journal();
-    let wal = if streams.is_empty() { None } else { Some(open(storage, path, has_journal)?) };
+    let wal = if streams.is_empty() { None } else { Some(open(storage, path, has_journal, lock)?) };
     let findings = repair_streams(&root, wal, findings, options);
     Ok(Repaired { findings, has_quarantine: true })
 }
@@ -184,13 +183,15 @@ fn streams_to_cut(
     Ok(cut)
 }
 
-fn open(storage: &dyn Storage, path: &Path, has_journal: bool) -> Result<Wal> {
+/// Opens the log for writing. The lock stays held, so that no other process can append what the
+/// repair would drop.
+fn open(storage: &dyn Storage, path: &Path, has_journal: bool, lock: Box<dyn Lock>) -> Result<Wal> {
     let options = Options::new().journal(has_journal).maintenance_thread(false);
     // It is the same storage, with paths that are relative to the directory above the log.
     let above = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().map_or(path, Path::new);
     let system = storage.at(above).map_err(|e| io_error("cannot open the directory above the log", e))?;
-    Wal::open_on(system, name, &options, false)
+    Wal::open_locked(system, name, &options, lock)
 }
 
 fn repair_stream(root: &Root, wal: &Wal, name: &str, remedy: &Remedy, options: &RepairOptions) -> Result<()> {
