@@ -14,6 +14,7 @@ use crate::bounds::entries;
 use crate::failure::{DAMAGE, DONE, FAILED, Failure, USAGE, counted, output};
 use crate::name::{Escaped, pasteable};
 use crate::verify::damage_as_json;
+use crate::writer::open_existing;
 use crate::{Common, human, json, signals};
 
 /// The part of the help text about JSON.
@@ -111,8 +112,19 @@ impl Repair {
             options = options.stream(name);
         }
         let repaired = self.common.result(repair::apply(&self.common.dir, &quarantine, &options))?;
+        if repaired.has_quarantine {
+            self.close_log();
+        }
         let findings = repaired.findings.into_iter().map(|(finding, done)| (finding, Some(done))).collect();
         Ok(Report { findings, quarantine: Some(quarantine).filter(|_| repaired.has_quarantine) })
+    }
+
+    /// Closes the log after a repair, so that it can be copied. A stream that is still damaged may
+    /// prevent this, and nothing is lost then.
+    fn close_log(&self) {
+        if let Ok(wal) = open_existing(&self.common) {
+            let _ = wal.close();
+        }
     }
 
     /// The quarantine directory, with the links of its path resolved.
@@ -164,7 +176,7 @@ impl Repair {
             _ if found == 0 => writeln!(out, "nothing to repair: no damage was found, and nothing was changed")?,
             Some(path) => writeln!(out, "{parts}, {repaired} repaired; the files as they were are in {path}")?,
             None if self.apply => writeln!(out, "{parts}, nothing was changed")?,
-            None => writeln!(out, "{parts}; nothing was changed; --apply repairs what is shown here as possible")?,
+            None => writeln!(out, "{parts}; nothing was changed; {}", report.next_step())?,
         }
         out.flush()
     }
@@ -181,6 +193,7 @@ impl Repair {
         if is_needed {
             let wal = self.common.result(Options::new().adopt_copy(true).open(&self.common.dir))?;
             self.common.result(wal.close_fast())?;
+            self.close_log();
         }
         if self.json {
             let mut out = io::stdout().lock();
@@ -197,6 +210,21 @@ impl Report {
     /// The number of parts that are still damaged.
     fn left(&self) -> usize {
         self.findings.iter().filter(|(_, done)| !matches!(done, Some(Done::Repaired))).count()
+    }
+}
+
+impl Report {
+    /// The options that repair what was found.
+    fn next_step(&self) -> &'static str {
+        let is_choice = |remedy: &Remedy| matches!(remedy, Remedy::Truncate { .. });
+        let remedies = || self.findings.iter().map(|(finding, _)| &finding.remedy);
+        if remedies().any(is_choice) {
+            "repeat the command with --apply and a --keep that is possible"
+        } else if remedies().all(|remedy| *remedy == Remedy::ByHand) {
+            "no option repairs this"
+        } else {
+            "repeat the command with --apply to repair this"
+        }
     }
 }
 

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::process::Command;
 
-use common::{Log, tree};
+use common::{Log, command, tree};
 use stratawal::{Durability, Options, inspect};
 
 /// A log with a journal whose last process died: the entries of the stream "s" are only in the
@@ -109,6 +109,13 @@ fn commands_add_no_journal_to_a_log() {
     assert_eq!(log.cat("s"), b"two\n");
 }
 
+/// Copies the log, and returns the exit code of an append to the copy.
+fn append_to_a_copy(log: &Log) -> i32 {
+    let copy = log.beside("another");
+    assert!(Command::new("cp").arg("-r").arg(log.path()).arg(&copy).status().unwrap().success());
+    command().arg("append").arg(&copy).args(["s", "/dev/null"]).status().unwrap().code().unwrap()
+}
+
 #[test]
 fn repair_adopts_a_copy_of_a_log_that_was_not_closed() {
     let log = log_of_a_dead_process();
@@ -126,9 +133,12 @@ fn repair_adopts_a_copy_of_a_log_that_was_not_closed() {
     let ran = log.run("verify", ["--json"], b"");
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.text().contains(r#"{"journal":"copied","#), "{}", ran.text());
-    assert_eq!(log.run("repair", ["--json"], b"").code, 2, "what to repair is missing");
+    let refused = log.run("repair", [""; 0], b"");
+    assert_eq!((refused.code, refused.err.contains("--adopt-copy")), (3, true), "{refused:?}");
     let ran = log.run("repair", ["--adopt-copy"], b"");
     assert_eq!((ran.code, ran.err.contains("adopted")), (0, true), "{ran:?}");
+    // It was closed, so a copy of it is a log.
+    assert_eq!(append_to_a_copy(&log), 0);
     let ran = log.run("append", ["s"], b"one more\n");
     assert_eq!(ran.code, 0, "{ran:?}");
     assert_eq!(log.run("cat", ["s"], b"").text().lines().count(), 11);

@@ -4,9 +4,10 @@ mod common;
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use common::damaged::{Files, KINDS, entry};
-use common::{Log, Ran, tree};
+use common::{Log, Ran, command, tree};
 use serde_json::Value;
 use stratawal::Options;
 
@@ -173,4 +174,41 @@ fn one_stream_is_repaired_and_the_others_are_not() {
     assert_eq!((&findings(&ran)[0]["stream"], &findings(&ran)[0]["remedy"]), (&"other".into(), &"none".into()));
     let missing = repair(&stream.log, &["none", "--json"]);
     assert_eq!((missing.code, &missing.error()["kind"]), (3, &"missing".into()));
+}
+
+/// A log that was not closed could not be copied.
+#[test]
+fn repaired_log_can_be_copied() {
+    let log = Log::new();
+    log.append("other", b"x\n");
+    log.append("s", b"0\n");
+    log.append("s", b"1\n");
+    let file = log.segments("s").pop().unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    let at = bytes.iter().rposition(|byte| *byte == b'1').unwrap();
+    bytes[at] ^= 2;
+    fs::write(&file, bytes).unwrap();
+    let shown = repair(&log, &[]);
+    assert!(shown.text().ends_with("repeat the command with --apply and a --keep that is possible\n"), "{shown:?}");
+    let quarantine = log.beside("saved");
+    let arguments = ["--apply", "--keep", "before", "--quarantine", quarantine.to_str().unwrap()];
+    let ran = repair(&log, &arguments);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let copy = log.beside("copy");
+    assert!(Command::new("cp").arg("-r").arg(log.path()).arg(&copy).status().unwrap().success());
+    let appended = command().arg("append").arg(&copy).args(["s", "/dev/null"]).output().unwrap();
+    assert_eq!(appended.status.code(), Some(0), "{appended:?}");
+}
+
+#[test]
+fn quarantine_that_exists_is_refused_with_the_reason() {
+    let stream = Files::new();
+    KINDS[0].1(&stream);
+    let quarantine = stream.log.beside("saved");
+    fs::create_dir(&quarantine).unwrap();
+    let before = tree(&stream.log.path().join("streams"));
+    let ran = repair(&stream.log, &["--apply", "--keep", "before", "--quarantine", quarantine.to_str().unwrap()]);
+    assert_eq!(ran.code, 3, "{ran:?}");
+    assert!(ran.err.contains("already exists; give another name for it"), "{ran:?}");
+    assert!(tree(&stream.log.path().join("streams")) == before, "the log was changed");
 }

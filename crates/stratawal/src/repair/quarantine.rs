@@ -31,7 +31,11 @@ pub(super) fn copy(
         return Err(failed(io::ErrorKind::InvalidInput.into()));
     };
     if system.at(to).is_ok() {
-        return Err(failed(io::ErrorKind::AlreadyExists.into()));
+        let text = format!(
+            "nothing was changed, because the quarantine {} already exists; give another name for it, or try again in a second",
+            to.display()
+        );
+        return Err(log_error(ErrorKind::Io, text));
     }
     let mut partial = name.to_owned();
     partial.push(".partial");
