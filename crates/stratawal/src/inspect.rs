@@ -19,11 +19,14 @@ use crate::root::{self, JOURNAL, RESERVE, Root};
 use crate::stream::Stream;
 use crate::wal::{stream_dir, unknown_stream};
 
+mod details;
 mod info;
 mod verify;
 
+pub use details::{JournalRecord, frames, journal_records, segments};
 pub use info::{LogInfo, Writer, log_info};
 pub use stratawal_stream::{CheckState, Lost, Salvage, Salvaged, StreamCheck};
+pub use stratawal_stream::{FrameDetails, FrameKind, SegmentDetails, SegmentEnd, SegmentFooter};
 pub use verify::{VerifyOptions, verify_with};
 
 /// Returns the name of the directory of the stream `name`, which is an escaped form of the name:

@@ -8,7 +8,7 @@ use stratawal_segment::{Access, SegmentFile, SegmentId};
 use stratawal_storage::Storage;
 
 use crate::context::LogContext;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{DamageKind, Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::options::StreamOptions;
 use std::sync::Arc;
@@ -38,12 +38,12 @@ impl<'a> StreamFiles<'a> {
     }
 
     /// Whether the stream's directory exists.
-    pub(super) fn exist(&self) -> Result<bool> {
+    pub(crate) fn exist(&self) -> Result<bool> {
         self.location.exists(&**self.storage()).map_err(|e| Error::directory(self.location, e))
     }
 
     /// Opens a segment for reading. If its file is damaged, the error describes the damage.
-    pub(super) fn open(&self, id: SegmentId) -> stratawal_segment::Result<SegmentFile> {
+    pub(crate) fn open(&self, id: SegmentId) -> stratawal_segment::Result<SegmentFile> {
         SegmentFile::open(self.storage(), &self.dir(), id, Access::Read)
     }
 
@@ -63,8 +63,13 @@ impl<'a> StreamFiles<'a> {
     }
 
     /// The error of an operation on a segment.
-    pub(super) fn failed(&self, error: stratawal_segment::Error) -> Error {
+    pub(crate) fn failed(&self, error: stratawal_segment::Error) -> Error {
         Error::segment_error(self.location, error)
+    }
+
+    /// The damage of a segment that ends at `offset`, although it must have more entries.
+    pub(crate) fn lost_at(&self, id: SegmentId, offset: u64) -> Error {
+        Error::damage_at(self.location, DamageKind::Lost, Some(id), Some(offset))
     }
 
     /// The error of a reader that has tried [`LOOKS_MAX`] times.

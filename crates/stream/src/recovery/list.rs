@@ -41,7 +41,7 @@ pub(super) fn list(files: &StreamFiles<'_>) -> Result<Listing> {
 }
 
 /// Lists the segments in order of generation. There may be none.
-pub(super) fn list_segments(files: &StreamFiles<'_>) -> Result<Vec<SegmentId>> {
+pub(crate) fn list_segments(files: &StreamFiles<'_>) -> Result<Vec<SegmentId>> {
     match list(files) {
         Ok(listing) => Ok(listing.segments),
         Err(error) if error.damage() == Some(DamageKind::NoSegment) => Ok(Vec::new()),

@@ -90,6 +90,7 @@ mod void;
 pub use cut::cut_damaged;
 pub(crate) use files::StreamFiles;
 pub(crate) use journal_tail::entries_of;
+pub(crate) use list::list_segments as segment_ids;
 pub(crate) use read::read;
 pub(crate) use reader_state::ReaderState;
 pub(crate) use recovered::Recovered;
