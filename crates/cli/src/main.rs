@@ -19,6 +19,7 @@ mod generate;
 mod human;
 mod info;
 mod input;
+mod inspect;
 mod json;
 mod name;
 mod near;
@@ -28,6 +29,7 @@ mod salvage;
 mod selection;
 mod signals;
 mod streams;
+mod svg;
 mod table;
 mod terminal;
 mod truncate;
@@ -88,6 +90,9 @@ enum Command {
     /// Delete a stream with all its entries, for good.
     #[command(after_help = about(truncate::DELETE_JSON))]
     Delete(truncate::Delete),
+    /// Show the files, frames and journal records of a log; change nothing.
+    #[command(after_help = about(inspect::JSON))]
+    Inspect(inspect::Inspect),
     /// Copy each run of intact entries of a damaged stream to a stream of its own.
     #[command(after_help = about(salvage::JSON))]
     Salvage(salvage::Salvage),
@@ -155,6 +160,7 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Verify(verify) => verify.run(),
         Command::Truncate(truncate) => truncate.run(),
         Command::Delete(delete) => delete.run(),
+        Command::Inspect(inspect) => inspect.run(),
         Command::Salvage(salvage) => salvage.run(),
         Command::Repair(repair) => repair.run(),
         Command::Completions(completions) => completions.run(),
