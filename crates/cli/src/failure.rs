@@ -144,6 +144,11 @@ fn path_of(dir: &Path, error: &Error) -> Option<PathBuf> {
 /// Returns the remedy for an error, unless the error itself states it.
 fn advice(dir: &Path, error: &Error) -> Option<String> {
     match error.kind() {
+        ErrorKind::Damaged if error.stream().is_none() => {
+            // The message about FORMAT names the command.
+            let is_named = error.to_string().contains("repair");
+            (!is_named).then(|| "or `repair` shows what can be kept".to_owned())
+        }
         ErrorKind::Damaged => advice::about(error),
         ErrorKind::Missing | ErrorKind::Nested if error.stream().is_none() => inside_log(dir, error.kind()),
         ErrorKind::Locked => {

@@ -229,7 +229,7 @@ impl Salvage {
             let note = match (self.dry_run, runs) {
                 (_, 0) => "no intact entry is left",
                 (true, _) => "nothing was copied; leave out --dry-run to copy them",
-                (false, _) => "copied, and the damaged stream is as it was",
+                (false, _) => "copied; the damaged stream is unchanged, and `repair` shows what it can keep",
             };
             writeln!(out, "{all}, {}, {ranges}: {note}", counted(bytes, "byte", "bytes"))?;
         }

@@ -433,6 +433,7 @@ fn messages_name_no_call_of_the_library() {
     }
     let journal = log.run("append", ["s"], b"x\n");
     assert!(journal.code == 1 && journal.err.contains("`cat` prints the entries in the segment files"), "{journal:?}");
+    assert!(journal.err.ends_with("; or `repair` shows what can be kept\n"), "{journal:?}");
     for ran in [newer, journal] {
         assert!(!ran.err.contains("inspect::") && !ran.err.contains("Options::"), "{}", ran.err);
     }
