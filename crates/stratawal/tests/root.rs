@@ -207,7 +207,7 @@ fn a_log_inside_another_is_opened_but_not_created() {
     for path in [&outer, &moved] {
         Wal::open(path).unwrap().close().unwrap();
     }
-    for name in ["new", "streams", "streams/s", "new/deep"] {
+    for name in ["new", "streams", "streams/s", "new/deep", "none/../new", "streams/none/deep/../../new"] {
         let error = Wal::open(outer.join(name)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Nested, "{name}: {error}");
         assert!(error.to_string().contains(&*outer.canonicalize().unwrap().display().to_string()), "{error}");

@@ -109,11 +109,15 @@ impl UnixStorage {
     }
 }
 
-/// Returns the canonical form of the part of a path that exists, followed by the rest.
+/// Returns the canonical form of the part of a path that exists, followed by the rest. There `..`
+/// takes back the name before it, as it will once that directory exists.
 fn canonical(path: &Path) -> io::Result<PathBuf> {
     let existing = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     match (existing.canonicalize(), path.parent(), path.file_name()) {
-        (Err(e), Some(parent), Some(name)) if e.kind() == io::ErrorKind::NotFound => Ok(canonical(parent)?.join(name)),
+        (Err(e), Some(parent), name) if e.kind() == io::ErrorKind::NotFound => {
+            let above = canonical(parent)?;
+            Ok(name.map_or_else(|| above.parent().unwrap_or(&above).to_owned(), |name| above.join(name)))
+        }
         (canonical, ..) => canonical,
     }
 }
