@@ -263,7 +263,12 @@ impl Follower {
     /// # Errors
     /// Damage of a kind that leaves no record certain; I/O.
     pub fn remains(&self) -> Result<Needed> {
-        Image::read(&*self.storage, &self.dir, self.wal_id).map(|image| image.remaining())
+        let damage = match Image::read(&*self.storage, &self.dir, self.wal_id) {
+            Ok(image) => return Ok(image.remaining()),
+            Err(error) if error.is_damage() => error,
+            Err(error) => return Err(error),
+        };
+        Image::remaining_in_files(&*self.storage, &self.dir, self.wal_id)?.ok_or(damage)
     }
 
     /// Reads what follows the chain. Returns false if the whole journal must be read.

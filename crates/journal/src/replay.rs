@@ -78,17 +78,7 @@ impl Image {
         let Some((&newest, _)) = numbers.last_key_value() else { return Err(Error::new(ErrorKind::Missing)) };
         let (newest_header, newest_file) = read_header(storage, dir, wal_id, newest)?;
         let oldest = newest_header.oldest;
-        let mut image = Self {
-            files: Vec::new(),
-            garbage,
-            records: Vec::new(),
-            after: Vec::new(),
-            names: BTreeMap::new(),
-            trim: Lsn(0),
-            end: Lsn(0),
-            attested: Lsn(0),
-            other_identity: other_identity(&*newest_file, &newest_header)?,
-        };
+        let mut image = Self { garbage, ..Self::empty(other_identity(&*newest_file, &newest_header)?) };
         image.garbage.extend(numbers.range(..oldest).map(|(_, name)| name.clone()));
         let mut found = Vec::new();
         for number in oldest..=newest {
@@ -113,6 +103,60 @@ impl Image {
         image.collect_names(&found)?;
         image.follow(found)?;
         Ok(image)
+    }
+
+    const fn empty(other_identity: Option<OtherIdentity>) -> Self {
+        Self {
+            files: Vec::new(),
+            garbage: Vec::new(),
+            records: Vec::new(),
+            after: Vec::new(),
+            names: BTreeMap::new(),
+            trim: Lsn(0),
+            end: Lsn(0),
+            attested: Lsn(0),
+            other_identity,
+        }
+    }
+
+    /// The records that the streams still need, by those files of a journal that can be read, if
+    /// others are damaged or missing so that [`read`](Self::read) fails. The records that are lost
+    /// may have made some of them void. `None` if no file can be read, or if the files are not
+    /// those of one journal.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NewerRecord`]; I/O.
+    pub fn remaining_in_files(storage: &dyn Storage, dir: &Path, wal_id: WalId) -> Result<Option<Needed>> {
+        let mut image = Self::empty(None);
+        let mut found = Vec::new();
+        let mut oldest = 0;
+        // The newest header names the oldest file that is needed.
+        for &number in Names::list(storage, dir)?.numbers.keys().rev() {
+            if number < oldest {
+                break;
+            }
+            let read = read_header(storage, dir, wal_id, number).and_then(|(header, file)| {
+                let bytes = read_all(&*file).map_err(|error| error.in_file(number))?;
+                Ok(FileImage { header, bytes })
+            });
+            match read {
+                Ok(file) => {
+                    oldest = oldest.max(file.header.oldest);
+                    found.push(valid_in(&file.bytes, &file.header));
+                    image.files.push(file);
+                }
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        image.files.reverse();
+        found.reverse();
+        let is_one = image.files.is_sorted_by_key(|file| file.header.first) && image.collect_names(&found).is_ok();
+        if image.files.is_empty() || !is_one {
+            return Ok(None);
+        }
+        image.follow(found)?;
+        Ok(Some(image.remaining()))
     }
 
     /// Finds the chain among the valid records of the files.

@@ -345,6 +345,51 @@ fn truncated_entries_do_not_replace_later_ones() {
     assert_eq!(found, expected.iter().map(|entry| entry.as_bytes().to_vec()).collect::<Vec<_>>());
 }
 
+/// The other files of the journal can be read.
+#[test]
+fn a_lost_file_of_the_journal_costs_its_entries_alone() {
+    const STREAMS: u64 = 30;
+    let storage = SimStorage::new(1);
+    let wal = open(&storage, true);
+    for i in 0..STREAMS {
+        wal.stream(&format!("s{i}")).unwrap().append(vec![7; 50_000]).unwrap();
+    }
+    let storage = SimStorage::on(storage.disk().crash(Crash::Kill, &mut Rng::new(1)), 2);
+    drop(wal);
+    let files = files_in(&storage, "journal");
+    let files: Vec<_> = files.iter().filter(|path| path.extension().is_some_and(|kind| kind == "jnl")).collect();
+    assert!(files.len() > 2);
+    let mut all_kept = 0;
+    for (path, is_missing) in files.iter().flat_map(|path| [(path, true), (path, false)]) {
+        let storage = SimStorage::on(storage.disk(), 3);
+        if is_missing {
+            storage.remove_file(path).unwrap();
+            storage.sync_dir(&Path::new(LOG).join("journal")).unwrap();
+        } else {
+            let mut bytes = [0; 8];
+            storage.open(path, Access::Read).unwrap().read_exact_at(&mut bytes, 40).unwrap();
+            flip_after(&storage, path, &bytes, 0);
+        }
+        let findings = plan(&storage);
+        let Remedy::ReplaceJournal { kept, dropped: 0, is_unreadable: false } = findings[0].remedy else {
+            panic!("{findings:?}");
+        };
+        let is_whole = |i: &u64| {
+            let mut items = inspect::salvage_on(&storage, Path::new(LOG), &format!("s{i}")).unwrap();
+            items.any(|item| matches!(item.unwrap(), Salvaged::Uncertain(entry) if entry.data().len() == 50_000))
+        };
+        let salvaged = (0..STREAMS).filter(is_whole).count();
+        assert_eq!(salvaged as u64, kept);
+        assert!(is_repaired(&apply(&storage, QUARANTINE, &RepairOptions::new())));
+        let wal = open(&storage, true);
+        let found = (0..STREAMS).filter(|i| wal.stream(&format!("s{i}")).unwrap().next_seq() == 1).count();
+        assert_eq!(found as u64, kept, "{path:?}, missing: {is_missing}");
+        all_kept += kept;
+    }
+    // Each file is lost twice.
+    assert_eq!(all_kept, 2 * STREAMS * (files.len() as u64 - 1));
+}
+
 /// The journal is damaged elsewhere. Its entries of a stream whose files are damaged follow them.
 #[test]
 fn damaged_files_do_not_cost_entries_in_the_journal() {

@@ -108,9 +108,13 @@ fn look_at_journal(root: &Root) -> Result<(Option<Needed>, Option<Finding>)> {
             if let Some(copied) = Image::copied_and_damaged(&*root.storage, dir, wal_id) {
                 return Err(journal::copied(root, &copied));
             }
-            let remedy = Remedy::ReplaceJournal { kept: 0, dropped: 0, is_unreadable: true };
+            let remaining = Image::remaining_in_files(&*root.storage, dir, wal_id);
+            let remaining = remaining.map_err(|error| journal_error(root, &error))?;
+            let is_unreadable = remaining.is_none();
+            let (needed, kept, dropped) = continuing(root, remaining.unwrap_or_default())?;
+            let remedy = Remedy::ReplaceJournal { kept, dropped, is_unreadable };
             let finding = Finding { part: Part::Journal, damage: vec![journal_error(root, &error)], remedy };
-            return Ok((Some(Needed::default()), Some(finding)));
+            return Ok((Some(needed), Some(finding)));
         }
         Err(error) => return Err(journal_error(root, &error)),
     };
