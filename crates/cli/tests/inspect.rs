@@ -89,6 +89,30 @@ fn damaged_files_are_marked() {
 }
 
 #[test]
+fn damage_to_dropped_entries_is_not_shown() {
+    let stream = Files::new();
+    stream.damage(1, |bytes| bytes[5000] ^= 1);
+    assert_eq!(inspect(&stream.log, &["s"]).code, 1);
+    let seq = (stream.seqs[1].start + 5).to_string();
+    assert_eq!(stream.log.run("truncate", ["s", "--before", &seq, "--yes"], b"").code, 0);
+    let ran = inspect(&stream.log, &["s", "--json"]);
+    assert_eq!((ran.code, &lines(&ran)[0]["state"]), (0, &"sealed".into()), "{ran:?}");
+    assert_eq!(lines(&ran)[0]["next"], stream.seqs[1].end);
+}
+
+#[test]
+fn records_of_a_stream_in_files_have_its_name() {
+    let log = Log::new();
+    log.append("s", b"one\n");
+    let wal = Options::new().maintenance_thread(false).open(log.path()).unwrap();
+    wal.stream("s").unwrap().with_durability(Durability::Synced).append("two").unwrap();
+    let found = lines(&inspect(&log, &["--json"]));
+    let data = found.iter().find(|line| line["kind"] == "data").unwrap();
+    assert_eq!(data["streams"], serde_json::json!([{"stream": "s", "first": 1, "next": 2}]));
+    wal.close().unwrap();
+}
+
+#[test]
 fn journal_records_name_their_streams() {
     let log = Log::new();
     let wal = Options::new().maintenance_thread(false).open(log.path()).unwrap();

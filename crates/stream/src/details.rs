@@ -135,12 +135,26 @@ pub fn segment_details(
         return Ok(Vec::new());
     }
     let ids = segment_ids(&files)?;
+    let start = match ids.last().map(|newest| files.open(*newest)) {
+        Some(Ok(newest)) => first_seq_in(&newest).map_err(|error| files.failed(error))?,
+        _ => SeqNo(0),
+    };
     let limit = |i: usize| ids[i + 1..].iter().map(|id| id.base).min();
-    (0..ids.len()).map(|i| details_of(&files, ids[i], limit(i))).collect()
+    (0..ids.len()).map(|i| details_of(&files, ids[i], limit(i), start)).collect()
 }
 
-/// The details of the segment `id`, whose entries at or above `limit` are void.
-fn details_of(files: &StreamFiles<'_>, id: SegmentId, limit: Option<SeqNo>) -> Result<SegmentDetails> {
+/// The first live seq that the newest segment records.
+fn first_seq_in(newest: &SegmentFile) -> stratawal_segment::Result<SeqNo> {
+    let close = newest.finished()?.filter(|finished| matches!(finished.footer.kind, FooterKind::Close { .. }));
+    match close {
+        Some(close) => Ok(close.footer.start),
+        None => Ok(newest.scan_chain(&mut |_, _| {})?.start.unwrap_or(newest.header().start)),
+    }
+}
+
+/// The details of the segment `id`, whose entries at or above `limit` are void, and those below
+/// `start` were dropped.
+fn details_of(files: &StreamFiles<'_>, id: SegmentId, limit: Option<SeqNo>, start: SeqNo) -> Result<SegmentDetails> {
     let mut details = SegmentDetails {
         name: id.to_string(),
         bytes: 0,
@@ -163,7 +177,7 @@ fn details_of(files: &StreamFiles<'_>, id: SegmentId, limit: Option<SeqNo>) -> R
         }
         Err(error) => return Err(files.failed(error)),
     };
-    read_into(&mut details, &file, limit).map_err(|error| files.failed(error)).map(|missing| {
+    read_into(&mut details, &file, limit, start).map_err(|error| files.failed(error)).map(|missing| {
         details.damage = missing.map(|at| files.lost_at(id, at.0));
         details
     })
@@ -174,10 +188,17 @@ fn read_into(
     details: &mut SegmentDetails,
     file: &SegmentFile,
     limit: Option<SeqNo>,
+    start: SeqNo,
 ) -> stratawal_segment::Result<Option<ByteOffset>> {
     details.bytes = file.len();
     details.created = Some(at(file.header().created));
-    let chain = file.scan_chain(&mut |_, _| details.frames += 1)?;
+    let mut chain = file.scan_chain(&mut |_, _| details.frames += 1)?;
+    // Damage to entries that were dropped is not damage to the stream.
+    if chain.end_seq < start
+        && let Some((offset, first)) = frame_with(file, chain.end, start)?
+    {
+        chain = file.scan_chain_from(offset, first, &mut |_, _| details.frames += 1)?;
+    }
     details.next_seq = chain.end_seq.0;
     details.written_bytes = chain.end.0;
     details.times = chain.times.map(|(first, last)| (at(first), at(last)));
@@ -201,6 +222,22 @@ fn read_into(
         needed = if details.is_void { SeqNo(0) } else { needed.min(limit) };
     }
     Ok((chain.end_seq < needed).then_some(chain.end))
+}
+
+/// The offset and the first seq of the valid frame at or after `from` that holds `seq`.
+fn frame_with(
+    file: &SegmentFile,
+    from: ByteOffset,
+    seq: SeqNo,
+) -> stratawal_segment::Result<Option<(ByteOffset, SeqNo)>> {
+    let mut search = FrameSearch::new(file, from);
+    while let Some(found) = search.next_frame()? {
+        let holds = found.header.first_seq <= seq && seq < found.header.end_seq();
+        if holds && found.is_whole {
+            return Ok(Some((found.offset, found.header.first_seq)));
+        }
+    }
+    Ok(None)
 }
 
 /// Passes each frame of a segment file to `visit`, in the order of their offsets, also those after

@@ -1,11 +1,15 @@
 //! The segments, frames and journal records of a log.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use stratawal_frame::StreamId;
 use stratawal_journal::{Image, Located, Record};
 use stratawal_storage::UnixStorage;
-use stratawal_stream::{FrameDetails, Location, SegmentDetails, StreamOptions, frame_details, segment_details};
+use stratawal_stream::{
+    Found, FrameDetails, Location, SegmentDetails, StreamOptions, frame_details, segment_details, stream_id,
+};
 
 use super::reader_context;
 use crate::error::Result;
@@ -77,11 +81,18 @@ pub fn journal_records(path: impl AsRef<Path>) -> Result<Vec<JournalRecord>> {
     }
     let image = Image::read(&*root.storage, Path::new(JOURNAL), root.format.wal_id);
     let image = image.map_err(|error| journal_error(&root, &error))?;
-    let names = image.remaining().streams;
-    let name = |id: stratawal_frame::StreamId| match names.get(&id).and_then(|stream| stream.name.as_ref()) {
-        Some(name) => String::from_utf8_lossy(name).into_owned(),
-        None => format!("id {id}"),
-    };
+    let remaining = image.remaining().streams.into_iter();
+    let in_journal =
+        remaining.filter_map(|(id, stream)| Some((id, String::from_utf8_lossy(&stream.name?).into_owned())));
+    let mut names: BTreeMap<StreamId, String> = in_journal.collect();
+    // A record of a stream that has a directory needs no name.
+    for name in root.stream_names()? {
+        let location = Location::new(root.streams(), stream_dir(&name)?).named(&name);
+        if let Found::Stream(id) = stream_id(&root.storage, root.format.wal_id, &location) {
+            names.insert(id, name);
+        }
+    }
+    let name = |id: StreamId| names.get(&id).cloned().unwrap_or_else(|| format!("id {id}"));
     let shown = |located: &Located, is_after_damage| JournalRecord {
         lsn: located.lsn.0,
         bytes: located.len,
