@@ -8,7 +8,7 @@ use stratawal::inspect::{self, FrameDetails, JournalRecord, SegmentDetails, Segm
 use stratawal::{ErrorKind, Options};
 
 use crate::advice::message_of;
-use crate::failure::{DAMAGE, DONE, FAILED, Failure, output};
+use crate::failure::{DAMAGE, DONE, FAILED, Failure, counted, output};
 use crate::name::{Escaped, pasteable};
 use crate::svg::{self, Row};
 use crate::{Common, bounds, human, json, signals};
@@ -118,8 +118,8 @@ impl Inspect {
         if is_of_all {
             let bytes: u64 = row.segments.iter().map(|segment| segment.bytes).sum();
             let map: String = row.segments.iter().map(|segment| state_of(segment).1).collect();
-            let files = row.segments.len();
-            return writeln!(out, "{:<24} {files:>6} files {:>10}  {map}", pasteable(&row.name), human::bytes(bytes));
+            let files = counted(row.segments.len() as u64, "file", "files");
+            return writeln!(out, "{:<24} {files:>12} {:>10}  {map}", pasteable(&row.name), human::bytes(bytes));
         }
         let [segment, state, frames, bytes, full] = ["SEGMENT", "STATE", "FRAMES", "BYTES", "FULL"];
         writeln!(out, "{segment:<33} {state:<8} {frames:>9} {bytes:>11} {full:>5} {:<10}  ENTRIES", "")?;
