@@ -146,7 +146,7 @@ fn number(arguments: &[String], flag: &str, default: &str, task: &str) -> Result
 }
 
 /// The seeds of `sim` if it has no arguments.
-const SEEDS: &str = "0..120";
+const SEEDS: &str = "0..90";
 
 pub(crate) fn sim(arguments: &[String]) -> Done {
     let seeds = match arguments {

@@ -108,12 +108,17 @@ fn pull(follow: &mut Follow, shown: &mut Found, stream: &Stream) -> Result<(), E
         let event = match follow.next_timeout(Duration::ZERO) {
             Ok(Some(event)) => event,
             Ok(None) => break,
-            // The stream was closed alone, and `stream` is open.
+            // The stream was closed alone, and `stream` is open. It may have been cut since the last
+            // event, so a new follower begins at the first entry.
             Err(error) if error.kind() == ErrorKind::Closed => {
-                *follow = stream.follow(Follow::position(follow));
+                (*follow, *shown) = (stream.follow(0), Found::default());
                 continue;
             }
-            Err(error) => return Err(error),
+            // After an error no event follows. The cause may have been a cut that failed.
+            Err(error) => {
+                (*follow, *shown) = (stream.follow(0), Found::default());
+                return Err(error);
+            }
         };
         match event {
             FollowEvent::Entry(entry) => {
@@ -257,11 +262,7 @@ impl LogUnderTest for Log {
         let stream = log.wal.stream(name).map_err(refusal)?.with_visibility(Visibility::Stable);
         let mut followers = log.followers.borrow_mut();
         let (follow, shown) = followers.entry(name.to_owned()).or_insert_with(|| (stream.follow(0), Found::default()));
-        if let Err(error) = pull(follow, shown, &stream) {
-            // After an error no event follows.
-            *follow = stream.follow(Follow::position(follow));
-            return Err(refusal(error));
-        }
+        pull(follow, shown, &stream).map_err(refusal)?;
         Ok(Some(shown.clone()))
     }
 

@@ -93,7 +93,7 @@ fn try_all(runs: &[(u64, Log)], one: impl Fn(&Log, u64, &mut Outcome) -> Result<
 }
 
 /// A run of at least this many seeds must have a minimum number of crashes.
-const FULL_SEEDS: u64 = 200;
+const FULL_SEEDS: u64 = 90;
 const FULL_CRASHES_MIN: u64 = 1_000_000;
 
 #[test]
