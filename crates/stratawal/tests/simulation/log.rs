@@ -108,8 +108,8 @@ fn pull(follow: &mut Follow, shown: &mut Found, stream: &Stream) -> Result<(), E
         let event = match follow.next_timeout(Duration::ZERO) {
             Ok(Some(event)) => event,
             Ok(None) => break,
-            // The stream was closed alone, and `stream` is open. It may have been cut since the last
-            // event, so a new follower begins at the first entry.
+            // The stream was closed alone, and `stream` is open. It may have been cut since the
+            // last event, so a new follower begins at the first entry.
             Err(error) if error.kind() == ErrorKind::Closed => {
                 (*follow, *shown) = (stream.follow(0), Found::default());
                 continue;
