@@ -299,6 +299,10 @@ impl Copy {
                 found.is_some_and(|found| found.data() == entry.data() && found.ends_batch() == entry.ends_batch());
             return if is_same { Ok(()) } else { Err(taken(self.stream.name())) };
         }
+        if entry.ends_batch() && self.batch.is_empty() {
+            // A long entry is in memory only once.
+            return command.common.result(self.stream.append(entry)).map(drop);
+        }
         self.batch.push(entry);
         if entry.ends_batch() { self.append(command) } else { Ok(()) }
     }
