@@ -379,6 +379,8 @@ fn entries_of_many_threads_are_followed_in_order() {
                 });
             }
         });
+        // The last entries may only be flushed.
+        stream.sync().unwrap();
         let expected: Vec<_> = stream.iter(..).map(|entry| entry.unwrap().data().to_vec()).collect();
         wal.close().unwrap();
         assert_eq!(expected.len(), 1200);
