@@ -443,6 +443,20 @@ fn format_is_written_as_the_other_files_show() {
 }
 
 #[test]
+fn format_is_not_written_if_the_journal_is_unlisted() {
+    let built = Built::new(true);
+    let journal = Path::new(LOG).join("journal");
+    built.storage.rename(&journal, Path::new("/moved")).unwrap();
+    built.storage.create_new(&journal).unwrap();
+    built.storage.remove_file(&Path::new(LOG).join("FORMAT")).unwrap();
+    let before = content(&built.storage);
+    assert_eq!(plan(&built.storage)[0].remedy, Remedy::ByHand);
+    let repaired = apply(&built.storage, QUARANTINE, &RepairOptions::new());
+    assert!(!is_repaired(&repaired) && !repaired.has_quarantine, "{repaired:?}");
+    assert_eq!(content(&built.storage), before);
+}
+
+#[test]
 fn quarantine_must_be_new_and_outside() {
     let built = Built::new(false);
     built.remove(1);

@@ -63,7 +63,8 @@ fn format_finding(storage: &dyn Storage, path: &Path, damage: Error) -> Result<F
     Ok(Finding { part: Part::Format, damage: vec![damage], remedy })
 }
 
-/// The FORMAT that the other files of the log show, if all of them agree on the log's id.
+/// The FORMAT that the other files of the log show, if all of them agree on the log's id. `None` if
+/// it is not known whether the log has a journal: a FORMAT without it would hide its entries.
 pub(super) fn rebuilt_format(root: &Arc<dyn Storage>) -> Option<FormatFile> {
     let streams = Path::new("streams");
     let mut ids: Vec<WalId> = Vec::new();
@@ -74,7 +75,10 @@ pub(super) fn rebuilt_format(root: &Arc<dyn Storage>) -> Option<FormatFile> {
             ids.extend(SegmentHeader::decode(&bytes).ok().map(|header| header.wal_id));
         }
     }
-    let in_journal = root.list(Path::new(JOURNAL)).unwrap_or_default();
+    let in_journal = match root.list(Path::new(JOURNAL)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        listed => listed.ok()?,
+    };
     let mut has_journal = false;
     for entry in in_journal {
         let is_file = Path::new(&entry.name).extension().is_some_and(|extension| extension == "jnl");
