@@ -36,6 +36,7 @@ mod truncate;
 mod verify;
 mod writer;
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -131,12 +132,11 @@ fn main() -> ExitCode {
     let result = match parsed.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => run(arguments.command),
         Err(error) if matches!(error.kind(), ClapKind::DisplayHelp | ClapKind::DisplayVersion) => {
-            // If this fails, the reader of the help text has closed the pipe.
-            let _ = error.print();
+            print_help(&error);
             return ExitCode::SUCCESS;
         }
         Err(error) if error.kind() == ClapKind::DisplayHelpOnMissingArgumentOrSubcommand && !json => {
-            let _ = error.print();
+            print_help(&error);
             return ExitCode::from(USAGE);
         }
         Err(error) => Err(Failure::new(USAGE, "usage", mistake(&error))),
@@ -148,6 +148,19 @@ fn main() -> ExitCode {
             ExitCode::from(failure.code())
         }
     }
+}
+
+/// Prints a help text where clap would, but with colours only where all other output has them: clap
+/// itself also obeys variables like `CI` and `CLICOLOR_FORCE`.
+fn print_help(help: &clap::Error) {
+    let output = if help.use_stderr() { Output::Err } else { Output::Out };
+    let text = help.render();
+    let text = if output.has_colours() { text.ansi().to_string() } else { text.to_string() };
+    // If this fails, the reader of the help text has closed the pipe.
+    let _ = match output {
+        Output::Out => io::stdout().write_all(text.as_bytes()),
+        Output::Err => io::stderr().write_all(text.as_bytes()),
+    };
 }
 
 fn run(command: Command) -> Result<u8, Failure> {

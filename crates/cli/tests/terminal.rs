@@ -132,11 +132,13 @@ fn log() -> Log {
 fn colours_are_only_for_a_terminal_and_by_no_color() {
     let log = log();
     let path = path(&log);
-    let cases: [(&[&str], i32); 4] = [
+    let cases: [(&[&str], i32); 6] = [
         (&["streams", &path], 0),
         (&["cat", &path, "none"], 3),
         (&["cat", &path, "orders", "--to", "0"], 0),
         (&["--help"], 0),
+        (&["streams"], 2),
+        (&[], 2),
     ];
     for (arguments, code) in cases {
         let run = |variables: &[(&str, &str)]| {
@@ -148,8 +150,10 @@ fn colours_are_only_for_a_terminal_and_by_no_color() {
         let coloured = run(&[]);
         assert!(coloured.contains("\x1b["), "{arguments:?}: {coloured:?}");
         assert!(run(&[("NO_COLOR", "")]).contains("\x1b["), "{arguments:?}");
-        for variables in [[("NO_COLOR", "1")], [("TERM", "dumb")]] {
-            let plain = run(&variables);
+        let plain: [&[_]; 3] =
+            [&[("NO_COLOR", "1")], &[("TERM", "dumb")], &[("TERM", "dumb"), ("CI", "1"), ("CLICOLOR_FORCE", "1")]];
+        for variables in plain {
+            let plain = run(variables);
             assert!(!plain.contains('\x1b'), "{arguments:?} {variables:?}: {plain:?}");
             // The ages of entries may differ.
             let coloured = without_colours(&coloured);
