@@ -153,3 +153,19 @@ fn unknown_names_are_errors() {
         assert_eq!((ran.code, &ran.error()["kind"]), (3, &"missing".into()), "{ran:?}");
     }
 }
+
+#[test]
+fn damage_to_dropped_entries_is_none() {
+    let stream = Files::new();
+    stream.damage(0, |bytes| bytes[5000] ^= 1);
+    stream.damage(1, |bytes| bytes[5000] ^= 1);
+    let files: Vec<_> = stream.files.iter().map(|file| fs::read(file).unwrap()).collect();
+    let bound = stream.seqs[2].start.to_string();
+    assert_eq!(stream.log.run("truncate", ["s", "--before", &bound, "--yes"], b"").code, 0);
+    // A crash before the files are removed leaves them.
+    (0..2).for_each(|i| fs::write(&stream.files[i], &files[i]).unwrap());
+    let verified = stream.log.run("verify", [""; 0], b"");
+    assert_eq!(verified.code, 0, "{}", verified.text());
+    let ran = inspect(&stream.log, &["s"]);
+    assert_eq!(ran.code, 0, "{}", ran.text());
+}

@@ -72,6 +72,8 @@ fn each_side_that_is_shown_can_be_kept() {
             assert!(stream.log.cat("s") == as_text(first, last + 1), "{kind}, {side}");
             let verified = stream.log.run("verify", [""; 0], b"");
             assert_eq!(verified.code, 0, "{kind}, {side}: {}", verified.text());
+            let inspected = stream.log.run("inspect", ["s"], b"");
+            assert_eq!(inspected.code, 0, "{kind}, {side}: {}", inspected.text());
             for (path, bytes) in tree(&quarantine.join("streams/s")) {
                 let name = path.file_name().unwrap();
                 assert!(before[&stream.log.path().join("streams/s").join(name)] == bytes, "{kind}: {name:?}");

@@ -8,6 +8,7 @@ use stratawal_segment::{FrameSearch, SegmentFile, SegmentId};
 
 use crate::context::LogContext;
 use crate::error::{Error, Result};
+use crate::inner::Inner;
 use crate::location::Location;
 use crate::options::StreamOptions;
 use crate::recovery::{StreamFiles, segment_ids};
@@ -135,15 +136,24 @@ pub fn segment_details(
         return Ok(Vec::new());
     }
     let ids = segment_ids(&files)?;
-    let start = match ids.last().map(|newest| files.open(*newest)) {
-        Some(Ok(newest)) => first_seq_in(&newest).map_err(|error| files.failed(error))?,
-        _ => SeqNo(0),
+    let start = match Inner::open(Arc::clone(context), location.clone(), options.clone()) {
+        Ok(inner) => SeqNo(inner.report.load().first_seq),
+        // The files alone may know less: the commit journal may have a later START.
+        Err(_) => first_seq_in_newest(&files, &ids)?,
     };
     let limit = |i: usize| ids[i + 1..].iter().map(|id| id.base).min();
     (0..ids.len()).map(|i| details_of(&files, ids[i], limit(i), start)).collect()
 }
 
-/// The first live seq that the newest segment records.
+/// The first live seq that the newest segment records; 0 if it cannot be opened.
+fn first_seq_in_newest(files: &StreamFiles<'_>, ids: &[SegmentId]) -> Result<SeqNo> {
+    match ids.last().map(|newest| files.open(*newest)) {
+        Some(Ok(newest)) => first_seq_in(&newest).map_err(|error| files.failed(error)),
+        _ => Ok(SeqNo(0)),
+    }
+}
+
+/// The first live seq that `newest` records.
 fn first_seq_in(newest: &SegmentFile) -> stratawal_segment::Result<SeqNo> {
     let close = newest.finished()?.filter(|finished| matches!(finished.footer.kind, FooterKind::Close { .. }));
     match close {
@@ -221,7 +231,7 @@ fn read_into(
     if let Some(limit) = limit {
         needed = if details.is_void { SeqNo(0) } else { needed.min(limit) };
     }
-    Ok((chain.end_seq < needed).then_some(chain.end))
+    Ok((chain.end_seq < needed && start < needed).then_some(chain.end))
 }
 
 /// The offset and the first seq of the valid frame at or after `from` that holds `seq`.
