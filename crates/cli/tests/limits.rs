@@ -68,9 +68,13 @@ fn large_line_takes_little_more_than_its_memory() {
 
 /// Returns the most memory that a running process has had.
 fn peak_bytes(child: &Child) -> usize {
-    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    peak.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+    try_peak_bytes(child).unwrap()
+}
+
+fn try_peak_bytes(child: &Child) -> Option<usize> {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(peak.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10)
 }
 
 /// Takes the output of a process, of at least `len` bytes, up to the last bytes, so that it is
@@ -87,6 +91,30 @@ fn peak_of_printing(child: &mut Child, len: usize) -> usize {
         left -= n;
     }
     peak_bytes(child)
+}
+
+#[test]
+fn verify_holds_one_long_entry_at_a_time() {
+    const LEN: usize = 48 << 20;
+    if !cfg!(target_os = "linux") {
+        let _ = writeln!(std::io::stderr(), "\nskipped: the memory of a process is read from Linux's /proc");
+        return;
+    }
+    let log = Log::new();
+    let wal = Options::new().open(log.path()).unwrap();
+    for name in ["s", "t"] {
+        let stream = wal.stream(name).unwrap();
+        (0..4).for_each(|_| _ = stream.append(vec![b'x'; LEN]).unwrap());
+    }
+    wal.close().unwrap();
+    let mut child = command().arg("verify").arg(log.path()).stdout(Stdio::null()).spawn().unwrap();
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        // A process that has just ended has no memory.
+        peak = peak.max(try_peak_bytes(&child).unwrap_or(0));
+    }
+    // Two entries are more.
+    assert!((LEN..=LEN / 5 * 6 + (20 << 20)).contains(&peak), "{peak} bytes");
 }
 
 #[test]

@@ -25,6 +25,10 @@ pub trait VerifyWork: Sync {
     /// returns once all calls have returned.
     fn each(&self, parts: usize, check: &(dyn Fn(usize) + Sync));
 
+    /// Calls `read` once. It reads a segment, and holds up to `frame_len_max` bytes in memory. An
+    /// implementation may let other threads finish first, to bound the memory of all.
+    fn within(&self, frame_len_max: u64, read: &mut dyn FnMut());
+
     /// A segment file of this length in bytes was read. If verification starts over, it is read
     /// again.
     fn read(&self, bytes: u64);
@@ -37,6 +41,10 @@ struct Alone;
 impl VerifyWork for Alone {
     fn each(&self, parts: usize, check: &(dyn Fn(usize) + Sync)) {
         (0..parts).for_each(check);
+    }
+
+    fn within(&self, _: u64, read: &mut dyn FnMut()) {
+        read();
     }
 
     fn read(&self, _: u64) {}
@@ -199,8 +207,11 @@ impl Verifier {
     fn damage_in(&self, i: usize, next_seq: u64, work: &dyn VerifyWork) -> Result<Vec<Error>> {
         let segment = &self.snapshot.segments[i];
         let limit = self.snapshot.limit(i);
-        let mut damage: Vec<Error> =
-            self.read_entries(segment.header.base.0, limit.min(next_seq))?.into_iter().collect();
+        let mut found = Ok(None);
+        work.within(self.frame_len_max(i), &mut || {
+            found = self.read_entries(segment.header.base.0, limit.min(next_seq));
+        });
+        let mut damage: Vec<Error> = found?.into_iter().collect();
         let has_successor = i + 1 < self.snapshot.segments.len();
         if has_successor && self.first_seq() < limit {
             damage.extend(self.check_end(&segment.header, limit)?);
@@ -211,6 +222,16 @@ impl Verifier {
         let len = shared.context.storage().open(&path, Access::Read).and_then(|file| file.len());
         work.read(len.unwrap_or(0));
         Ok(damage)
+    }
+
+    /// A length in bytes that no frame of the segment with this index exceeds, or 0 if it cannot be
+    /// read.
+    fn frame_len_max(&self, i: usize) -> u64 {
+        let shared = &self.log.inner.shared;
+        let next = self.snapshot.segments.get(i + 1).map(|next| &next.header);
+        let segment = &self.snapshot.segments[i];
+        // Reading its entries reports an error.
+        segment.open(&shared.context, &shared.location, &shared.options, next).map_or(0, |open| open.span_len_max())
     }
 
     /// Reads the entries of the segment with this base and limit, and returns the first damage.

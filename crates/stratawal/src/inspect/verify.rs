@@ -16,6 +16,9 @@ use crate::error::Result;
 use crate::root::Root;
 use crate::wal::{stream_dir, unknown_stream};
 
+/// The bytes of frames that all threads together hold, apart from one longer frame.
+const FRAMES_LEN_MAX: u64 = 64 << 20;
+
 /// A log, and the streams of it that are verified.
 pub(super) struct LogToVerify {
     pub(super) path: PathBuf,
@@ -116,7 +119,10 @@ impl<'a> VerifyOptions<'a> {
 /// # Memory
 ///
 /// Takes up to 512 KiB for each thread, more where a frame is longer than 256 KiB, and up to 16 MiB
-/// for the indexes of the segments. A result is kept until those before it are complete.
+/// for the indexes of the segments. A segment with frames that are longer than 64 MiB divided by
+/// the number of threads is read while no other such segment is, so that all threads together take
+/// at most 64 MiB, or one of those frames in addition. A result is kept until those before it are
+/// complete.
 ///
 /// # Errors
 /// Same as [`verify`](super::verify).
@@ -151,7 +157,12 @@ pub fn verify_with(
 }
 
 fn verify_in_threads(log: &LogToVerify, options: &VerifyOptions<'_>, found: impl FnMut(Result<StreamCheck>) + Send) {
-    let workers = Workers { spare: AtomicUsize::new(0), progress: options.progress };
+    let workers = Workers {
+        spare: AtomicUsize::new(0),
+        progress: options.progress,
+        frame_len_max: FRAMES_LEN_MAX / options.threads.max(1) as u64,
+        with_long_frames: Mutex::new(()),
+    };
     let results = Mutex::new(Results { next: 0, waiting: BTreeMap::new(), found });
     let next = AtomicUsize::new(0);
     let work = || {
@@ -201,6 +212,10 @@ struct Workers<'a> {
     /// How many more threads may work.
     spare: AtomicUsize,
     progress: Option<&'a (dyn Fn(u64) + Sync)>,
+    /// The length in bytes of frames that each thread may hold at any time.
+    frame_len_max: u64,
+    /// Locked by the thread that reads a segment with longer frames.
+    with_long_frames: Mutex<()>,
 }
 
 impl Workers<'_> {
@@ -235,6 +250,11 @@ impl VerifyWork for Workers<'_> {
                 check(i);
             }
         });
+    }
+
+    fn within(&self, frame_len_max: u64, read: &mut dyn FnMut()) {
+        let _alone = (frame_len_max > self.frame_len_max).then(|| self.with_long_frames.lock());
+        read();
     }
 
     fn read(&self, bytes: u64) {

@@ -130,6 +130,17 @@ impl SegmentReader {
         self.floor(seq).and_then(|span| span.next)
     }
 
+    /// The length in bytes of the longest run of frames between two points of the index, which no
+    /// frame exceeds.
+    pub(crate) fn span_len_max(&self) -> u64 {
+        let span_at = |i| match self {
+            Self::Live(live) => live.index.span_at(i),
+            Self::Sealed(sealed) => sealed.index.span_at(i),
+        };
+        let spans = (0..).map_while(span_at).map(|span| self.bounded(Some(span)).1);
+        spans.map(|span| span.end.saturating_sub(span.start)).max().unwrap_or_else(|| self.end())
+    }
+
     /// This segment as the predecessor of a segment that begins at `base`.
     pub(crate) fn predecessor_of(&self, base: u64) -> Predecessor {
         let (point, _) = self.span(base.saturating_sub(1));
