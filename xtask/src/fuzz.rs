@@ -1,10 +1,8 @@
 //! Fuzzing with cargo-fuzz on nightly. Installs cargo-fuzz if it is missing.
 
 use std::fs;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
-use crate::run::{Run, cargo, cargo_of, root, toolchain};
+use crate::run::{Run, cargo, cargo_of, on_all_cores, root, toolchain};
 use crate::{Done, Stop};
 
 const SECONDS: u64 = 60;
@@ -31,17 +29,7 @@ pub(crate) fn fuzz(arguments: &[String]) -> Done {
     // A target runs on one core, so several run at the same time. They are built before, because
     // builds wait for each other.
     cargo_of(&nightly, &["fuzz", "build"]).limit(BUILD_SECONDS_MAX).done("building the fuzz targets")?;
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let take = || chosen.get(next.fetch_add(1, Ordering::Relaxed));
-        std::iter::from_fn(take).map(|target| fuzz_one(&nightly, target, seconds)).collect::<Vec<Done>>()
-    };
-    let done: Vec<Done> = thread::scope(|scope| {
-        let cores = thread::available_parallelism().map_or(1, usize::from).min(chosen.len());
-        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().flat_map(|thread| thread.join().expect("invariant: it does not panic")).collect()
-    });
-    done.into_iter().collect()
+    on_all_cores(&chosen, |target| fuzz_one(&nightly, target, seconds))
 }
 
 fn fuzz_one(nightly: &str, target: &str, seconds: u64) -> Done {

@@ -1,7 +1,7 @@
 //! Memory errors: runs the tests of the codecs, the index, the segments and the one unsafe module
 //! under valgrind, which sees every memory access of the compiled code, including mapped files.
 
-use crate::run::{Run, cargo, root};
+use crate::run::{Run, cargo, on_all_cores, root};
 use crate::{Done, Stop};
 
 /// Crates whose code parses bytes or maps files.
@@ -15,6 +15,7 @@ const SECONDS_MAX: u64 = 600;
 
 pub(crate) fn memcheck() -> Done {
     valgrind()?;
+    let mut programs = Vec::new();
     for package in PACKAGES {
         let name = format!("stratawal-{package}");
         let built = cargo(&["test", "--release", "--no-run", "--message-format=json", "--package", &name])
@@ -23,11 +24,10 @@ pub(crate) fn memcheck() -> Done {
             .env("CARGO_TARGET_DIR", &root().join("target/sim").to_string_lossy())
             .output()
             .ok_or_else(|| Stop::Failed(format!("the tests of {name} do not build")))?;
-        for program in built.lines().filter_map(executable) {
-            check(package, &program)?;
-        }
+        programs.extend(built.lines().filter_map(executable).map(|program| (package, program)));
     }
-    Ok(())
+    // Valgrind runs one thread of a program at a time.
+    on_all_cores(&programs, |(package, program)| check(package, program))
 }
 
 /// Succeeds if valgrind is installed.

@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::{Done, Stop};
@@ -101,12 +103,26 @@ impl Run {
         let mut child = self.start(what)?;
         let stdout = child.stdout.take();
         // Read while the program runs, because with a full pipe it would wait forever.
-        let reader = std::thread::spawn(move || stdout.map(|stdout| read(stdout, show)));
+        let reader = thread::spawn(move || stdout.map(|stdout| read(stdout, show)));
         let status = wait(&mut child, self.1).map_err(|why| Stop::Failed(format!("{what} {why}")))?;
         succeeded(status, what)?;
         let bytes = reader.join().ok().flatten().unwrap_or_default();
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
+}
+
+/// Calls `run` with each item, in as many threads as there are cores. After a failure, the other
+/// items still run; the first failure, in the order of the items of one thread, is returned.
+pub(crate) fn on_all_cores<T: Sync>(items: &[T], run: impl Fn(&T) -> Done + Sync) -> Done {
+    let next = AtomicUsize::new(0);
+    let take = || items.get(next.fetch_add(1, Ordering::Relaxed));
+    let work = || std::iter::from_fn(take).map(&run).collect::<Vec<Done>>();
+    let done: Vec<Done> = thread::scope(|scope| {
+        let cores = thread::available_parallelism().map_or(1, usize::from).min(items.len());
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("invariant: it does not panic")).collect()
+    });
+    done.into_iter().collect()
 }
 
 /// Reads to the end. Shows each chunk at once if `show` is set.
@@ -134,7 +150,7 @@ pub(crate) fn wait(child: &mut Child, limit: Option<Duration>) -> Result<ExitSta
     while began.elapsed() < limit {
         match child.try_wait() {
             Ok(Some(status)) => return Ok(status),
-            Ok(None) => std::thread::sleep(Duration::from_millis(20)),
+            Ok(None) => thread::sleep(Duration::from_millis(20)),
             Err(error) => return Err(error.to_string()),
         }
     }
@@ -195,5 +211,16 @@ mod tests {
         assert!(shell("true").limit(60).done("it").is_ok());
         assert_eq!(why(shell("exit 3").limit(60).done("it")), why(shell("exit 3").done("it")));
         assert_eq!(shell("echo a").limit(60).quiet("it").ok().as_deref(), Some("a\n"));
+    }
+    #[test]
+    fn each_item_runs_once_although_one_fails() {
+        let ran = AtomicUsize::new(0);
+        let fails = |&n: &usize| {
+            ran.fetch_add(1 << n, Ordering::Relaxed);
+            if n == 3 { Err(Stop::Failed("three".to_owned())) } else { Ok(()) }
+        };
+        assert_eq!(why(on_all_cores(&[0, 1, 2, 3, 4, 5], fails)), "three");
+        assert_eq!(ran.load(Ordering::Relaxed), 0b11_1111);
+        assert!(on_all_cores(&[0; 0], fails).is_ok());
     }
 }
