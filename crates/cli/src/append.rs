@@ -54,7 +54,7 @@ pub(crate) struct Append {
     durability: DurabilityArgument,
     /// Append N entries as one batch: after a crash, it exists as a whole or not at all. Without
     /// this option, the entries that end within one read of the input are a batch.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = bounds::parse_count)]
     batch: Option<u64>,
     /// Print the seq of each batch's last entry once it is acknowledged.
     #[arg(long)]

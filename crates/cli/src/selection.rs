@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use regex::bytes::Regex;
 use stratawal::{Entry, Result, Stream};
 
+use crate::bounds::parse_number;
 use crate::human;
 
 /// The part of the help texts about times and patterns.
@@ -20,7 +21,7 @@ pub(crate) struct Selection {
     #[arg(long, value_name = "SEQ", allow_hyphen_values = true, value_parser = parse_seq)]
     pub(crate) from: Option<u64>,
     /// Only the last N of the entries that the other options select.
-    #[arg(short = 'n', long, value_name = "N", allow_hyphen_values = true, value_parser = parse_seq)]
+    #[arg(short = 'n', long, value_name = "N", allow_hyphen_values = true, value_parser = parse_last)]
     pub(crate) last: Option<u64>,
     /// Only entries that were appended at this time or later, such as `2h` for the last two hours.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = parse_time)]
@@ -102,14 +103,27 @@ impl Selection {
     }
 }
 
-/// Parses the seq of an entry, or a number of entries.
+/// Parses the seq of an entry to print.
 ///
 /// # Errors
 /// A sentence, which gives the way to count from the end.
 pub(crate) fn parse_seq(text: &str) -> std::result::Result<u64, String> {
-    text.parse().map_err(|_| match text.strip_prefix('-').map(str::parse::<u64>) {
-        Some(Ok(n)) => format!("entries are numbered from 0; -n {n} selects the last {n}"),
-        _ => "it is not a whole number below 2^64".to_owned(),
+    parse_from_end(text, "entries are numbered from 0")
+}
+
+/// Parses the number of the last entries to print.
+///
+/// # Errors
+/// A sentence, which gives the number without its sign.
+fn parse_last(text: &str) -> std::result::Result<u64, String> {
+    parse_from_end(text, "a number of entries has no sign")
+}
+
+/// Parses a number. `negative` is the sentence about one that has a minus sign.
+fn parse_from_end(text: &str, negative: &str) -> std::result::Result<u64, String> {
+    parse_number(text).map_err(|refused| match text.strip_prefix('-').map(str::parse::<u64>) {
+        Some(Ok(n)) => format!("{negative}; -n {n} selects the last {n}"),
+        _ => refused,
     })
 }
 

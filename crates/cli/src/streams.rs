@@ -30,7 +30,7 @@ pub(crate) struct Streams {
     #[arg(long, value_name = "PREFIX")]
     prefix: Option<String>,
     /// Only the streams whose files have at least SIZE, such as `64 MiB`.
-    #[arg(long, value_name = "SIZE", value_parser = human::parse_bytes)]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, value_parser = human::parse_bytes)]
     min_size: Option<u64>,
     /// The order of the streams.
     #[arg(long, value_enum, default_value = "name")]

@@ -73,10 +73,10 @@ pub(crate) struct Truncate {
 #[group(required = true, multiple = false)]
 struct Place {
     /// Drop the entries below this one.
-    #[arg(long, value_name = "SEQ")]
+    #[arg(long, value_name = "SEQ", allow_negative_numbers = true, value_parser = bounds::parse_number)]
     before: Option<u64>,
     /// Drop this entry and all after it.
-    #[arg(long, value_name = "SEQ")]
+    #[arg(long, value_name = "SEQ", allow_negative_numbers = true, value_parser = bounds::parse_number)]
     from: Option<u64>,
 }
 

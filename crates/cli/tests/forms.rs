@@ -175,5 +175,26 @@ fn negative_number_names_the_way_to_count_from_the_end() {
         let ran = log.run("cat", ["s", option, "-5"], b"");
         assert_eq!((ran.code, ran.err.lines().count()), (2, 1), "{}", ran.err);
         assert!(ran.err.contains("-n 5 selects the last 5"), "{}", ran.err);
+        let is_a_seq = ["--from", "--to"].contains(&option);
+        assert_eq!(ran.err.contains("entries are numbered from 0"), is_a_seq, "{}", ran.err);
+    }
+}
+
+#[test]
+fn negative_number_is_refused_with_the_range() {
+    let log = with_times();
+    let whole = "it is not a whole number from";
+    for (arguments, words) in [
+        (&["truncate", "s", "--before", "-3"][..], whole),
+        (&["truncate", "s", "--before=-3"], whole),
+        (&["truncate", "s", "--from", "-1"], whole),
+        (&["append", "s", "--batch", "-1"], whole),
+        (&["append", "s", "--batch", "0"], whole),
+        (&["streams", "--min-size", "-5"], "is not a number of bytes"),
+        (&["streams", "--min-size=-5 KiB"], "is not a number of bytes"),
+    ] {
+        let ran = log.run(arguments[0], &arguments[1..], b"");
+        assert_eq!((ran.code, ran.err.lines().count()), (2, 1), "{arguments:?}: {}", ran.err);
+        assert!(ran.err.contains(words) && !ran.err.contains("dash"), "{arguments:?}: {}", ran.err);
     }
 }
