@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 use stratawal::{Batch, Durability, Stream, StreamOptions, Wal, inspect};
@@ -29,6 +30,7 @@ pub(crate) const ENTRY_BYTES_MAX: u64 = BATCH_BYTES_MAX - ENTRY_BYTES;
 pub(crate) const JSON: &str = r#"With --ack --json, a line for each batch: {"first":0,"last":99}
 With --json, the last line: {"stream":"s","entries":100,"bytes":5120,"first":0,"last":99,"seconds":0.01}
 (`first` and `last` are null if there was nothing to append. It is also printed after an interrupt. A stream is created by its first entry.)
+An error names the entries that were appended before it, if any: {"error":{"kind":"full",…,"appended":{"first":0,"last":99}}}
 
 A line has at most 1,073,741,820 bytes. A batch has at most 1,073,741,824, and each entry counts 4 bytes more than its
 own. A longer one is an error that names its file and line; the lines before it, or before its batch, are appended. The
@@ -84,9 +86,9 @@ impl From<DurabilityArgument> for Durability {
     }
 }
 
-/// Lets an interrupt close the log between two appends, but never during one. Nothing else is done
-/// under the lock, so that a command waiting for input, or for a reader of its output, does not
-/// delay an interrupt.
+/// Lets an interrupt close the log between two appends, but never during one. Only appends and the
+/// close are done under the lock, so that a command waiting for input, or for a reader of its
+/// output, does not delay an interrupt.
 #[derive(Clone, Default)]
 struct Gate(Arc<Mutex<Gated>>);
 
@@ -95,6 +97,8 @@ struct Gated {
     /// The log, once it is open.
     wal: Option<Wal>,
     done: Done,
+    /// The command has closed the log itself, and ends.
+    is_ended: bool,
 }
 
 /// The entries that were appended.
@@ -110,16 +114,33 @@ impl Gate {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes the log and prevents all later appends. Does not wait for a log that is still being
-    /// opened: the next open recovers it. Returns the entries that were appended, if the log was
-    /// open.
-    fn close(&self) -> stratawal::Result<Option<Done>> {
+    /// Closes the log because of an interrupt, and prevents all later appends. Returns the entries
+    /// that were appended.
+    ///
+    /// Returns `None` if the log is still being opened, without waiting: the next open recovers it.
+    /// Returns `None` also if the command has closed the log itself. Then this first waits, so that
+    /// the command can print how it ended.
+    fn interrupt(&self, common: &Common) -> Result<Option<Done>, Failure> {
         let held = self.lock();
+        if held.is_ended {
+            drop(held);
+            thread::sleep(signals::PRINT_TIME_MAX);
+            return Ok(None);
+        }
         let closed = held.wal.as_ref().map(Wal::close).transpose();
         let done = held.done;
         // Never unlocked, because an append after the close would fail and print an error.
         std::mem::forget(held);
-        closed.map(|closed| closed.map(|()| done))
+        let closed = common.result(closed).map_err(|failure| failure.after_appending(done.seqs))?;
+        Ok(closed.map(|()| done))
+    }
+
+    /// Closes the log at the end of the command. An interrupt waits for this, and then neither
+    /// closes the log nor prints a summary.
+    fn end(&self, wal: &Wal) -> stratawal::Result<()> {
+        let mut held = self.lock();
+        held.is_ended = true;
+        wal.close()
     }
 }
 
@@ -196,20 +217,19 @@ impl Append {
         let common = self.common.clone();
         let (json, stream) = (self.json, name.clone());
         signals::on_interrupt(json, move || {
-            let done = common.result(at_interrupt.close())?;
-            if let Some(done) = done {
+            if let Some(done) = at_interrupt.interrupt(&common)? {
                 print_interrupted(done, stream, json, began);
             }
             Ok(())
         })?;
         let wal = open_or_create(&self.common)?;
-        let mut appender = self.appender(&wal, &name, gate)?;
+        let mut appender = self.appender(&wal, &name, gate.clone())?;
         let result = self.append_all(&mut appender);
         // Closed even after an error, so that the next open scans nothing. Not closed fast, because
         // the log could not be copied then. If a killed process left many streams in the journal,
         // this takes a while, once.
-        let closed = self.common.result(wal.close());
-        result.and(closed).map_err(|failure| failure.with(appender.done_before().as_deref()))?;
+        let closed = self.common.result(gate.end(&wal));
+        result.and(closed).map_err(|failure| failure.after_appending(appender.done.seqs))?;
         self.print_summary(&appender, began)?;
         Ok(DONE)
     }
@@ -329,13 +349,6 @@ fn cut(at: &Position<'_>) -> Failure {
 }
 
 impl Appender {
-    /// Returns a sentence about the entries that were appended before a failure.
-    fn done_before(&self) -> Option<String> {
-        let (first, last) = self.done.seqs?;
-        let were = if first == last { "was" } else { "were" };
-        Some(format!("{} {were} appended before that", bounds::entries(first, last + 1)))
-    }
-
     /// Takes a piece of the entry at `at`, and appends the batch once it is complete. An entry or
     /// batch is refused as soon as a piece exceeds the bound, so no more of it is read.
     fn take(&mut self, piece: &Piece<'_>, at: &Position<'_>) -> Result<(), Failure> {

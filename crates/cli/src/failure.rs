@@ -8,7 +8,7 @@ use stratawal::{Error, ErrorKind, Options, inspect};
 
 use crate::name::{self, pasteable, quoted};
 use crate::terminal::{Output, Tone};
-use crate::{advice, json, near};
+use crate::{advice, bounds, json, near};
 
 /// Exit code: success.
 pub(crate) const DONE: u8 = 0;
@@ -28,11 +28,14 @@ pub(crate) struct Failure {
     stream: Option<String>,
     segment: Option<String>,
     offset: Option<u64>,
+    /// The first and the last of the entries that the command had appended before. In a box,
+    /// because few failures have it.
+    appended: Option<Box<(u64, u64)>>,
 }
 
 impl Failure {
     pub(crate) fn new(code: u8, kind: &'static str, message: impl Into<String>) -> Self {
-        Self { code, kind, message: message.into(), stream: None, segment: None, offset: None }
+        Self { code, kind, message: message.into(), stream: None, segment: None, offset: None, appended: None }
     }
 
     /// Creates a failure of the command's own input or output. `what` is the message before the
@@ -68,6 +71,7 @@ impl Failure {
             stream: error.stream().map(ToOwned::to_owned),
             segment: error.segment().map(ToOwned::to_owned),
             offset: error.offset(),
+            appended: None,
         }
     }
 
@@ -105,6 +109,15 @@ impl Failure {
         }
     }
 
+    /// Sets the entries, if any, that were appended before this failure, and adds them to its
+    /// message.
+    pub(crate) fn after_appending(self, seqs: Option<(u64, u64)>) -> Self {
+        let Some((first, last)) = seqs else { return self };
+        let were = if first == last { "was" } else { "were" };
+        let more = format!("{} {were} appended before that", bounds::entries(first, last + 1));
+        Self { appended: seqs.map(Box::new), ..self }.with(Some(&more))
+    }
+
     /// Prints the failure as one line on standard error. If that fails, nowhere else remains to
     /// print it.
     pub(crate) fn print(&self, as_json: bool) {
@@ -119,13 +132,16 @@ impl Failure {
     }
 
     fn json(&self) -> String {
+        let appended = self.appended.as_deref();
+        let appended = appended.map(|(first, last)| format!(r#","appended":{{"first":{first},"last":{last}}}"#));
         format!(
-            r#"{{"error":{{"kind":{},"message":{},"stream":{},"segment":{},"offset":{}}}}}"#,
+            r#"{{"error":{{"kind":{},"message":{},"stream":{},"segment":{},"offset":{}{}}}}}"#,
             json::text(self.kind),
             json::text(&self.message),
             json::text_or_null(self.stream.as_deref()),
             json::text_or_null(self.segment.as_deref()),
             json::number_or_null(self.offset),
+            appended.unwrap_or_default(),
         )
     }
 }

@@ -12,9 +12,9 @@ use signal_hook::iterator::Signals;
 
 use crate::failure::Failure;
 
-/// The maximum time to wait for an error to be printed before the process ends, because standard
-/// error may be a full pipe.
-const PRINT_TIME_MAX: Duration = Duration::from_secs(1);
+/// The maximum time to wait for a text to be printed before the process ends, because standard
+/// output or standard error may be a full pipe.
+pub(crate) const PRINT_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// On the first interrupt, exits with 128 + the signal's number: 130 for an interrupt from the
 /// terminal.

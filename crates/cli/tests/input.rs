@@ -108,7 +108,11 @@ fn length_prefixed_input_that_is_cut_keeps_the_whole_entries() {
         assert_eq!((ran.code, &error["kind"]), (3, &"cut_input".into()), "{error}");
         let message = error["message"].as_str().unwrap();
         assert!(message.contains("standard input, entry 3") && message.contains("entries 0 to 1 were"), "{message}");
+        assert_eq!(error["appended"], serde_json::json!({"first": 0, "last": 1}));
         assert_eq!(stored(&log, "s"), whole);
+        // Nothing was appended before this one.
+        let ran = log.run("append", ["s", "--length-prefixed", "--json"], cut.as_bytes());
+        assert!(ran.error().get("appended").is_none(), "{}", ran.err);
     }
 }
 

@@ -29,6 +29,7 @@ fn endless_line_is_refused_at_the_bound() {
     let message = error["message"].as_str().unwrap();
     assert!(message.starts_with("/dev/zero, line 1: the line is longer than 1073741820 bytes"), "{message}");
     assert!(message.ends_with("entries 0 to 1 were appended before that"), "{message}");
+    assert_eq!(error["appended"], serde_json::json!({"first": 0, "last": 1}));
     assert_eq!(log.cat("s"), b"1\n2\n");
 }
 

@@ -115,6 +115,36 @@ fn interrupted_append_prints_its_summary() {
 }
 
 #[test]
+fn signal_at_the_end_of_an_append_prints_one_summary() {
+    let log = Log::new();
+    for run in 0..40 {
+        let mut child = command()
+            .arg("append")
+            .arg(log.path())
+            .args(["s", "--ack", "--json", "--durability", "flushed"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        writeln!(stdin, "{run}").unwrap();
+        out.read_line(&mut String::new()).unwrap();
+        // Both end the command.
+        let id = child.id().to_string();
+        let mut kill = Command::new("kill").args(["-TERM", &id]).spawn().unwrap();
+        thread::sleep(Duration::from_micros(100 * run));
+        drop(stdin);
+        kill.wait().unwrap();
+        let code = end_of(&mut child).code();
+        assert!([Some(0), Some(143)].contains(&code), "run {run}: {code:?}");
+        let rest: Vec<String> = out.lines().map_while(Result::ok).collect();
+        assert_eq!(rest.len(), 1, "run {run}, {code:?}: {rest:?}");
+        assert!(rest[0].contains("\"seconds\""), "run {run}: {rest:?}");
+    }
+}
+
+#[test]
 fn one_signal_ends_a_command_at_a_full_pipe() {
     let log = Log::new();
     log.append("s", "a line of some length\n".repeat(20_000).as_bytes());
