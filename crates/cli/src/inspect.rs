@@ -143,8 +143,8 @@ impl Inspect {
 
     fn print_segment(&self, name: &str, segment: &str) -> Result<u8, Failure> {
         let mut out = io::BufWriter::new(io::stdout().lock());
-        let mut end = HEADER_LEN;
-        let mut written = if self.json { Ok(()) } else { writeln!(out, "{:>10} {HEADER_LEN:>10} header", 0) };
+        let mut end = 0;
+        let mut written = Ok(());
         let details = inspect::frames(&self.common.dir, name, segment, |frame| {
             if written.is_ok() {
                 written = if self.json {
@@ -160,6 +160,9 @@ impl Inspect {
                 format!("stream {} has no file {segment:?}; `inspect` with the stream lists them", pasteable(name));
             return Err(Failure::new(FAILED, "missing", text).of_stream(name));
         };
+        if end == 0 && !self.json {
+            written = print_header(&mut out);
+        }
         if let (SegmentEnd::Sealed(footer) | SegmentEnd::Closed(footer), false) = (details.end, self.json) {
             let SegmentFooter { offset, index_bytes, trailer_offset, .. } = footer;
             written = written.and_then(|()| {
@@ -202,9 +205,18 @@ impl Inspect {
 /// The length of the header of a segment file in bytes.
 const HEADER_LEN: u64 = 128;
 
-/// Prints a frame, after the bytes between it and `end`, where the frame before it ends.
-fn print_frame(out: &mut impl Write, frame: &FrameDetails, end: u64) -> io::Result<()> {
+fn print_header(out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "{:>10} {HEADER_LEN:>10} header", 0)
+}
+
+/// Prints a frame, after the bytes between it and `end`, where the frame before it ends. Before the
+/// first frame, `end` is 0, and the header is printed.
+fn print_frame(out: &mut impl Write, frame: &FrameDetails, mut end: u64) -> io::Result<()> {
     let FrameDetails { offset, bytes, kind, first_seq, count, time, is_valid, .. } = *frame;
+    if end == 0 {
+        print_header(out)?;
+        end = HEADER_LEN;
+    }
     if offset > end {
         writeln!(out, "{end:>10} {:>10} not a frame", offset - end)?;
     }

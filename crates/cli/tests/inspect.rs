@@ -151,7 +151,18 @@ fn unknown_names_are_errors() {
     for arguments in [&["none", "--json"][..], &["s", "none.seg", "--json"]] {
         let ran = inspect(&stream.log, arguments);
         assert_eq!((ran.code, &ran.error()["kind"]), (3, &"missing".into()), "{ran:?}");
+        let ran = inspect(&stream.log, &arguments[..arguments.len() - 1]);
+        assert_eq!((ran.code, ran.text()), (3, ""), "{ran:?}");
     }
+}
+
+#[test]
+fn file_without_frames_has_its_header() {
+    let stream = Files::new();
+    stream.damage(3, |bytes| bytes.truncate(128));
+    let name = stream.files[3].file_name().unwrap().to_str().unwrap();
+    let ran = inspect(&stream.log, &["s", name]);
+    assert_eq!(ran.text().lines().next(), Some("         0        128 header"), "{ran:?}");
 }
 
 #[test]
