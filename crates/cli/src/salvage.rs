@@ -10,7 +10,7 @@ use crate::bounds::entries;
 use crate::failure::{DAMAGE, DONE, FAILED, Failure, USAGE, counted, output};
 use crate::name::{Escaped, message_of, pasteable};
 use crate::writer::open_existing;
-use crate::{Common, json, signals};
+use crate::{Common, json, signals, terminal};
 
 /// The part of the help text about JSON.
 pub(crate) const JSON: &str = r#"Each run of intact entries that follow each other becomes the stream NAME.salvaged-N, which begins at N: the entries keep
@@ -81,7 +81,7 @@ impl Plan {
 
 impl Salvage {
     pub(crate) fn run(&self) -> Result<u8, Failure> {
-        signals::exit_on_interrupt()?;
+        self.note_on_interrupt()?;
         let name = self.escaped.name(&self.stream)?;
         let into = self.into.as_deref().map(|into| self.escaped.name(into)).transpose()?;
         if into.as_ref() == Some(&name) {
@@ -102,6 +102,18 @@ impl Salvage {
         }
         self.print(&plan, &targets).or_else(output)?;
         Ok(if plan.runs.is_empty() { DAMAGE } else { DONE })
+    }
+
+    /// Has a note printed if the command is interrupted, unless with `--json`.
+    fn note_on_interrupt(&self) -> Result<(), Failure> {
+        let json = self.json;
+        let rest = if self.dry_run { "nothing was changed" } else { "repeat the command, and it continues" };
+        signals::on_interrupt(json, move || {
+            if !json {
+                signals::print_in_time(move || terminal::note(&format!("interrupted; {rest}")));
+            }
+            Ok(())
+        })
     }
 
     /// Reads the stream, and finds the runs of intact entries.

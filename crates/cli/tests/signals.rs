@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Log, command};
+use stratawal::{Durability, Options};
 
 /// The maximum time that a process may take to end. It takes far less.
 const END_TIME_MAX: Duration = Duration::from_secs(30);
@@ -142,6 +143,35 @@ fn signal_at_the_end_of_an_append_prints_one_summary() {
         assert_eq!(rest.len(), 1, "run {run}, {code:?}: {rest:?}");
         assert!(rest[0].contains("\"seconds\""), "run {run}: {rest:?}");
     }
+}
+
+#[test]
+fn interrupted_salvage_says_that_it_can_be_repeated() {
+    let log = Log::new();
+    // Without a journal, each entry is in a segment at once, in a frame of its own.
+    let wal = Options::new().journal(false).open(log.path()).unwrap();
+    let stream = wal.stream("s").unwrap().with_durability(Durability::Flushed);
+    (0..4000).for_each(|_| _ = stream.append("x".repeat(100)).unwrap());
+    wal.close().unwrap();
+    let file = log.segments("s").pop().unwrap();
+    let mut bytes = std::fs::read(&file).unwrap();
+    let starts: Vec<usize> = (0..bytes.len() - 100).filter(|&at| bytes[at..at + 100] == [b'x'; 100]).collect();
+    starts.iter().step_by(2).for_each(|&at| bytes[at + 50] ^= 1);
+    std::fs::write(&file, bytes).unwrap();
+    let mut child = command()
+        .arg("salvage")
+        .arg(log.path())
+        .args(["s", "--dry-run"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The runs and the lost ranges do not fit into the pipe.
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+    send("INT", &child);
+    assert_eq!(end_of(&mut child).code(), Some(130));
+    let err: Vec<String> = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok).collect();
+    assert_eq!(err, ["stratawal: note: interrupted; nothing was changed"]);
 }
 
 #[test]
