@@ -132,12 +132,13 @@ fn main() -> ExitCode {
     let result = match parsed.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => run(arguments.command),
         Err(error) if matches!(error.kind(), ClapKind::DisplayHelp | ClapKind::DisplayVersion) => {
-            print_help(&error);
-            return ExitCode::SUCCESS;
+            let printed = print_help(&error).or_else(failure::output);
+            printed.map(|()| failure::DONE)
         }
         Err(error) if error.kind() == ClapKind::DisplayHelpOnMissingArgumentOrSubcommand && !json => {
-            print_help(&error);
-            return ExitCode::from(USAGE);
+            // If this fails, the reader of the help text has closed the pipe.
+            let _ = print_help(&error);
+            Ok(USAGE)
         }
         Err(error) => Err(Failure::new(USAGE, "usage", mistake(&error))),
     };
@@ -152,15 +153,17 @@ fn main() -> ExitCode {
 
 /// Prints a help text where clap would, but with colours only where all other output has them: clap
 /// itself also obeys variables like `CI` and `CLICOLOR_FORCE`.
-fn print_help(help: &clap::Error) {
+fn print_help(help: &clap::Error) -> io::Result<()> {
     let output = if help.use_stderr() { Output::Err } else { Output::Out };
     let text = help.render();
     let text = if output.has_colours() { text.ansi().to_string() } else { text.to_string() };
-    // If this fails, the reader of the help text has closed the pipe.
-    let _ = match output {
-        Output::Out => io::stdout().write_all(text.as_bytes()),
+    match output {
+        Output::Out => {
+            let mut out = io::stdout().lock();
+            out.write_all(text.as_bytes()).and_then(|()| out.flush())
+        }
         Output::Err => io::stderr().write_all(text.as_bytes()),
-    };
+    }
 }
 
 fn run(command: Command) -> Result<u8, Failure> {

@@ -319,6 +319,9 @@ fn system_errors_name_path_cause_and_remedy() {
         ("$S cat $L s --json >/dev/full", "standard output", "os error 28", "free some space"),
         ("$S verify $L >/dev/full", "standard output", "os error 28", "free some space"),
         ("$S streams $L >/dev/full", "standard output", "os error 28", "free some space"),
+        ("$S help >/dev/full", "standard output", "os error 28", "free some space"),
+        ("$S cat --help >/dev/full", "standard output", "os error 28", "free some space"),
+        ("$S --version >/dev/full", "standard output", "os error 28", "free some space"),
         ("$S truncate $L s --before 0 --yes --json >/dev/full", "standard output", "os error 28", "free some space"),
         ("$S cat $F s", "lines", "is a file", "give the directory, or a new name"),
     ] {
