@@ -43,7 +43,7 @@ pub(crate) struct Append {
     common: Common,
     #[command(flatten)]
     escaped: Escaped,
-    /// The stream. Its name has at least one character, and its escaped form, which
+    /// The stream. Its name is UTF-8 and has at least one character. Its escaped form, which
     /// `streams --escaped` prints, has at most 240 bytes.
     stream: String,
     /// Files to read, one entry per line unless an option sets another form. `-` is standard input,

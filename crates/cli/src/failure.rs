@@ -1,6 +1,7 @@
 //! How a failed command ends: with an exit code, and one line with the cause, the place and the
 //! remedy.
 
+use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use stratawal::{Error, ErrorKind, Options, inspect};
 
 use crate::name::{self, pasteable, quoted};
 use crate::terminal::{Output, Tone};
-use crate::{advice, bounds, json, near};
+use crate::{advice, bounds, json, near, writer};
 
 /// Exit code: success.
 pub(crate) const DONE: u8 = 0;
@@ -50,6 +51,13 @@ impl Failure {
         if let (ErrorKind::Missing, Some(stream)) = (error.kind(), error.stream()) {
             return Self::unknown_stream(dir, stream);
         }
+        // The directory of a stream is not free, but that error has a better remedy.
+        if error.kind() == ErrorKind::Missing
+            && inspect::enclosing_log(dir).is_none()
+            && let Some(other) = writer::other_file(dir)
+        {
+            return Self::not_a_log(dir, &other, "give the directory of a log");
+        }
         let code = match error.kind() {
             ErrorKind::Damaged => DAMAGE,
             ErrorKind::InvalidName => USAGE,
@@ -73,6 +81,13 @@ impl Failure {
             offset: error.offset(),
             appended: None,
         }
+    }
+
+    /// Creates a failure for a directory that has the file `other`, and is not a log.
+    pub(crate) fn not_a_log(dir: &Path, other: &OsStr, remedy: &str) -> Self {
+        let other = Path::new(other).display();
+        let text = format!("{} is not a log, and not empty: it has {other}; {remedy}", dir.display());
+        Self::new(FAILED, "not_a_log", text)
     }
 
     /// Replaces the kind of this failure.
@@ -173,7 +188,11 @@ fn advice(dir: &Path, error: &Error) -> Option<String> {
         ErrorKind::Full if !is_removal(error) => {
             Some("`truncate --before` and `delete` make room in the log, also on a full disk".to_owned())
         }
-        ErrorKind::Io | ErrorKind::Poisoned => io_cause(error).map(|cause| remedy(cause).to_owned()),
+        ErrorKind::Io | ErrorKind::Poisoned => io_cause(error).map(|cause| match cause.kind() {
+            // A log that is not there yet is about to be created.
+            io::ErrorKind::NotFound if !dir.exists() => "give a path where a directory can be created".to_owned(),
+            _ => remedy(cause).to_owned(),
+        }),
         _ => None,
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use stratawal::{ErrorKind, FollowEvent, Options, Stream, Wal};
 
 use crate::cat::later_begin;
-use crate::failure::{DAMAGE, DONE, FAILED, Failure};
+use crate::failure::{DAMAGE, DONE, FAILED, Failure, USAGE};
 use crate::follow_output::Shared;
 use crate::form::{Form, FormOptions};
 use crate::name::{Escaped, pasteable};
@@ -57,7 +57,7 @@ pub(crate) struct Follow {
     #[command(flatten)]
     escaped: Escaped,
     /// The streams. One that does not exist is waited for.
-    #[arg(required_unless_present = "prefix", value_name = "STREAM")]
+    #[arg(value_name = "STREAM")]
     streams: Vec<String>,
     /// Follow all streams whose names begin with PREFIX, also those that are created later. The
     /// empty prefix '' follows all streams of the log. Use this for some hundred streams at most.
@@ -71,6 +71,10 @@ pub(crate) struct Follow {
 
 impl Follow {
     pub(crate) fn run(&self) -> Result<u8, Failure> {
+        if self.streams.is_empty() && self.prefix.is_none() {
+            let text = "give the streams to follow, or --prefix; --prefix '' follows all streams; see --help";
+            return Err(Failure::new(USAGE, "usage", text));
+        }
         let names = self.streams.iter().map(|stream| self.escaped.name(stream)).collect::<Result<Vec<_>, _>>()?;
         let common = self.common.clone();
         match &self.prefix {

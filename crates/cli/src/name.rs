@@ -24,8 +24,8 @@ impl Escaped {
         }
         inspect::unescape_name(argument).ok_or_else(|| {
             let text = format!(
-                "{} is not the escaped form of a name; `streams --escaped` prints those, and without --escaped every \
-                 command takes the name as `streams` prints it",
+                "{} is not the escaped form of a name, which is UTF-8; `streams --escaped` prints those, and without \
+                 --escaped every command takes the name as `streams` prints it",
                 quoted(argument)
             );
             Failure::new(USAGE, "usage", text)

@@ -1,13 +1,13 @@
 //! Opens a log for writing, or creates one.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::Path;
 
 use stratawal::{ErrorKind, Options, Wal, inspect};
 
 use crate::Common;
-use crate::failure::{FAILED, Failure};
+use crate::failure::Failure;
 
 /// Opens a log for writing. Fails if it does not exist.
 pub(crate) fn open_existing(common: &Common) -> Result<Wal, Failure> {
@@ -39,16 +39,15 @@ fn open_with_its_journal(common: &Common) -> Result<Wal, Failure> {
 
 /// Checks that a directory, if it exists, has no files of others.
 fn check_is_free(dir: &Path) -> Result<(), Failure> {
+    let Some(other) = other_file(dir) else { return Ok(()) };
+    Err(Failure::not_a_log(dir, &other, "give the directory of a log, or a new or an empty one"))
+}
+
+/// Returns the name of a file because of which no log is created in the directory.
+pub(crate) fn other_file(dir: &Path) -> Option<OsString> {
     // A directory that cannot be listed cannot be opened either, and that error has the remedy.
-    let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
-    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
-    let Some(other) = names.into_iter().find(|name| !is_of_creation(dir, name)) else { return Ok(()) };
-    let text = format!(
-        "{} is not a log, and not empty: it has {}; give the directory of a log, or a new or an empty one",
-        dir.display(),
-        Path::new(&other).display()
-    );
-    Err(Failure::new(FAILED, "not_a_log", text))
+    let names = fs::read_dir(dir).ok()?.filter_map(|entry| Some(entry.ok()?.file_name()));
+    names.into_iter().find(|name| !is_of_creation(dir, name))
 }
 
 /// Returns whether a file may be of a log whose creation was interrupted, or belongs to the file

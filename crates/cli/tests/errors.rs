@@ -313,6 +313,7 @@ fn system_errors_name_path_cause_and_remedy() {
         ("$S append $L s - <$L", "standard input (at line 1)", "os error 21", "give a file"),
         ("$S append $L s $L", "log", "is a directory", "give a file"),
         ("$S append $L s $L/none", "log/none", "os error 2", "give a path"),
+        ("$S append /proc/none/log s $F", "/proc/none/log", "os error 2", "where a directory can be created"),
         ("$S append $L s $F --ack >/dev/full", "standard output", "os error 28", "free some space"),
         ("$S append $L s $F --json >/dev/full", "standard output", "os error 28", "free some space"),
         ("$S cat $L s >/dev/full", "standard output", "os error 28", "free some space"),

@@ -32,6 +32,13 @@ fn mistyped_word_is_answered_with_the_one_that_was_meant() {
 }
 
 #[test]
+fn following_nothing_names_the_option_for_all() {
+    let log = Log::new();
+    let err = mistake(&["follow", log.path().to_str().unwrap()]);
+    assert!(err.contains("--prefix '' follows all streams") && err.ends_with("; see --help\n"), "{err}");
+}
+
+#[test]
 fn unknown_stream_is_answered_with_a_near_one() {
     let log = Log::new();
     log.append("orders", b"x\n");

@@ -108,10 +108,10 @@ fn every_escaped_name_is_accepted_after_escaped() {
 #[test]
 fn another_spelling_of_an_escaped_name_is_refused() {
     let log = Log::new();
-    for name in ["A", "%2F", "a b", "%", "%zz"] {
+    for name in ["A", "%2F", "a b", "%", "%zz", "bad%ff%fe"] {
         let ran = log.run("append", ["--escaped", name], b"x\n");
         assert_eq!((ran.code, ran.err.lines().count()), (2, 1), "{name}: {}", ran.err);
-        assert!(ran.err.contains("streams --escaped"), "{}", ran.err);
+        assert!(ran.err.contains("streams --escaped") && ran.err.contains("UTF-8"), "{}", ran.err);
     }
     assert!(!log.path().exists());
 }

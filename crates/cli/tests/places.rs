@@ -34,6 +34,18 @@ fn directory_with_other_files_is_not_made_a_log() {
         let first = Path::new(name).components().next().unwrap();
         refused(&log, &dir, "not_a_log", Path::new(&first));
         assert!(append(&dir).err.contains("a new or an empty one"));
+        for (command, arguments) in [
+            ("cat", vec!["s"]),
+            ("streams", vec![]),
+            ("verify", vec![]),
+            ("info", vec![]),
+            ("delete", vec!["s", "--yes"]),
+        ] {
+            let ran = log.run(command, [arguments, vec!["--json"]].concat(), b"");
+            let error = ran.error();
+            assert_eq!((ran.code, &error["kind"]), (3, &"not_a_log".into()), "{command} {name}: {error}");
+            assert!(!ran.err.contains("appending") && !ran.err.contains("new or"), "{command} {name}: {error}");
+        }
     }
 }
 
