@@ -152,7 +152,7 @@ fn journal(facts: &Facts) -> String {
             format!("sound, {bytes}, {records}, {streams}")
         }
         Some(error) if error.kind() == ErrorKind::Copied => {
-            Output::Out.paint(Tone::Warning, &format!("copied before the log was closed, {bytes}; see `repair`"))
+            Output::Out.paint(Tone::Warning, &format!("copied before the log was closed, {bytes}; see `verify`"))
         }
         Some(_) => Output::Out.paint(Tone::Bad, &format!("damaged, {bytes}; see `verify`")),
     }

@@ -46,7 +46,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::failure::{Failure, USAGE};
 use crate::terminal::Output;
 
-const EXIT_CODES: &str = "Exit codes: 0 success; 1 damage, or for verify a copy; 2 wrong usage, or --yes is missing; 3 the command could not run \
+const EXIT_CODES: &str = "Exit codes: 0 success; 1 damage, or for verify and info a copy; 2 wrong usage, or --yes is missing; 3 the command could not run \
      (log or stream missing, log locked, a copy, I/O error, disk full); 130 after SIGINT, 143 after SIGTERM.";
 
 const ERRORS: &str = r#"With --json, an error is one line on standard error:

@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use common::{Log, command, tree};
@@ -76,6 +77,31 @@ fn commands_show_entries_of_a_journal_that_is_open() {
 }
 
 #[test]
+fn salvage_works_once_the_journal_is_repaired() {
+    let log = log_of_a_dead_process();
+    let lines: String = (0..2000).map(|i| format!("line {i}\n")).collect();
+    assert_eq!(log.run("append", ["s", "--batch", "10"], lines.as_bytes()).code, 0);
+    let damage = |file: &Path, at: usize| {
+        let mut bytes = fs::read(file).unwrap();
+        bytes[at] ^= 1;
+        fs::write(file, bytes).unwrap();
+    };
+    damage(&log.segments("s")[0], 5000);
+    let damaged = fs::read(&log.segments("s")[0]).unwrap();
+    // The last file of the journal: its header is before the first record.
+    let files = fs::read_dir(log.path().join("journal")).unwrap().map(|entry| entry.unwrap().path());
+    let file = files.filter(|path| path.extension().is_some_and(|e| e == "jnl")).max().unwrap();
+    damage(&file, 4096 + 40);
+    let refused = log.run("salvage", ["s", "--json"], b"");
+    assert_eq!((refused.code, &refused.error()["kind"]), (1, &"damaged".into()), "{refused:?}");
+    let repaired = log.run("repair", ["--apply", "--json"], b"");
+    assert_eq!((repaired.code, &repaired.json()["repaired"]), (1, &1.into()), "the stream is left: {repaired:?}");
+    assert_eq!(fs::read(&log.segments("s")[0]).unwrap(), damaged);
+    let salvaged = log.run("salvage", ["s", "--json"], b"");
+    assert_eq!((salvaged.code, &salvaged.json()["runs"]), (0, &2.into()), "{salvaged:?}");
+}
+
+#[test]
 fn append_keeps_the_journal_of_a_log() {
     let log = log_of_a_dead_process();
     let ran = log.run("append", ["s"], b"one more\n");
@@ -133,6 +159,8 @@ fn repair_adopts_a_copy_of_a_log_that_was_not_closed() {
     let ran = log.run("verify", ["--json"], b"");
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.text().contains(r#"{"journal":"copied","#), "{}", ran.text());
+    let info = log.run("info", [""; 0], b"");
+    assert!(info.code == 1 && info.text().contains("copied before the log was closed"), "{info:?}");
     let refused = log.run("repair", [""; 0], b"");
     assert_eq!((refused.code, refused.err.contains("--adopt-copy")), (3, true), "{refused:?}");
     let ran = log.run("repair", ["--adopt-copy"], b"");

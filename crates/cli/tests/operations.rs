@@ -9,6 +9,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsString;
 use std::fs;
@@ -168,6 +169,18 @@ fn each_kind_of_error_and_damage_has_a_row() {
     assert!(names.len() >= 35, "{names:?}");
     for name in names {
         assert_eq!(rows(name).len(), 1, "rows for {name}");
+    }
+}
+
+#[test]
+fn each_kind_of_error_of_the_command_has_a_row() {
+    let kind = Regex::new(r#"(?:(?:Failure|Self)::new\(\w+, |of_kind\()"(\w+)""#).unwrap();
+    let sources = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
+    let text: String = sources.map(|source| fs::read_to_string(source.unwrap().path()).unwrap()).collect();
+    let kinds: BTreeSet<&str> = kind.captures_iter(&text).map(|found| found.get(1).unwrap().as_str()).collect();
+    assert!(kinds.contains("cut_input") && kinds.len() >= 6, "{kinds:?}");
+    for kind in kinds {
+        assert_eq!(rows(kind).len(), 1, "rows for {kind}");
     }
 }
 
