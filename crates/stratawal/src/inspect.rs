@@ -49,9 +49,9 @@ pub fn unescape_name(escaped: &str) -> Option<String> {
 /// report for each stream, in the order of their escaped names. Changes nothing. Another process
 /// may write to the log at the same time.
 ///
-/// Damage is not an error here but a finding: [`StreamCheck::damage`]. If a stream cannot be read
-/// (I/O, a newer format), its item is an error that names it, and the iterator continues with the
-/// next stream.
+/// Damage is not an error here but a finding: [`StreamCheck::damage`] has the first damage in each
+/// file, also of a stream that damage keeps from opening. If a stream cannot be read (I/O, a newer
+/// format), its item is an error that names it, and the iterator continues with the next stream.
 ///
 /// # Errors
 /// [`Missing`](crate::ErrorKind::Missing) if the log or the stream does not exist. Any error of
@@ -72,10 +72,20 @@ pub fn unescape_name(escaped: &str) -> Option<String> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn verify(path: impl AsRef<Path>, stream: Option<&str>) -> Result<Verify> {
-    verify_on(&UnixStorage::new(), path.as_ref(), stream)
+    verify_from(&UnixStorage::new(), path.as_ref(), stream)
 }
 
-fn verify_on(storage: &dyn Storage, path: &Path, stream: Option<&str>) -> Result<Verify> {
+/// Like [`verify`], but on a given storage. Not part of the stable API.
+///
+/// # Errors
+/// Same as [`verify`].
+#[cfg(feature = "unstable-storage")]
+#[doc(hidden)]
+pub fn verify_on(storage: &dyn Storage, path: &Path, stream: Option<&str>) -> Result<Verify> {
+    verify_from(storage, path, stream)
+}
+
+fn verify_from(storage: &dyn Storage, path: &Path, stream: Option<&str>) -> Result<Verify> {
     let log = LogToVerify::open(storage, path, stream)?;
     let names = 0..log.names.len();
     Ok(Verify { log, names })
@@ -504,8 +514,8 @@ mod tests {
             Ok(check) => format!("{} {:?}", check.stream, check.state),
             Err(error) => format!("{} {:?}", error.stream().unwrap(), error.kind()),
         };
-        let all = verify_on(&storage, log, None).unwrap();
-        let one = verify_on(&storage, log, Some("b")).unwrap();
+        let all = verify_from(&storage, log, None).unwrap();
+        let one = verify_from(&storage, log, Some("b")).unwrap();
         let seen: Vec<_> = all.chain(one).map(shown).collect();
         assert_eq!(seen, ["a Sound", "b Io", "c Sound", "b Io"]);
     }
@@ -559,7 +569,7 @@ mod tests {
                 }
                 Ok(())
             });
-            let seen: Vec<_> = verify_on(&storage, log, None).unwrap().map(Result::unwrap).collect();
+            let seen: Vec<_> = verify_from(&storage, log, None).unwrap().map(Result::unwrap).collect();
             storage.clear();
             assert_eq!((seen.len(), seen[0].state), (1, CheckState::Sound), "{seen:?}");
             let stream = wal.stream("s").unwrap();

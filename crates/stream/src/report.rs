@@ -98,10 +98,14 @@ pub struct StreamCheck {
     pub next_seq: Option<u64>,
     /// The number of segment files in the stream's directory.
     pub segments: u64,
+    /// The number of entries that were read and are intact.
+    pub entries: u64,
     /// The bytes after the last whole frame, if there are any.
     pub torn: Option<TornTail>,
-    /// All damage found. Each error gives the kind of damage, its position, and the entries that
-    /// are lost.
+    /// The damage found: the first one in each file, and each gap where files are missing, in the
+    /// order of the files. Each error gives the kind of damage, its position, and the entries that
+    /// are lost. If the stream cannot be opened, files that cannot be read for another reason are
+    /// here, too, for example those of a newer version.
     pub damage: Vec<Error>,
 }
 

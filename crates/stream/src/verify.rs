@@ -1,5 +1,7 @@
 //! Verifies a stream: reads every entry and checks every SEAL. Changes nothing.
 
+mod around;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use crate::log::StreamLog;
 use crate::options::{StreamOptions, Visibility};
 use crate::read::snapshot::Snapshot;
 use crate::report::{CheckState, StreamCheck};
+use around::read_around;
 
 /// Shares the work of [`verify_shared`] among threads.
 pub trait VerifyWork: Sync {
@@ -50,16 +53,18 @@ impl VerifyWork for Alone {
     fn read(&self, _: u64) {}
 }
 
-/// Reads every entry of the stream, checks every SEAL, and reports all damage. Returns `None` if
-/// the stream does not exist. Needs a read-only [`LogContext`]. Another process may write to the
-/// stream at the same time.
+/// Reads every entry of the stream, checks every SEAL, and reports the damage: the first one in
+/// each file, and each gap where files are missing. Also reads every file of a stream that damage
+/// keeps from opening. Returns `None` if the stream does not exist. Needs a read-only
+/// [`LogContext`]. Another process may write to the stream at the same time.
 ///
 /// Entries that a writer drops from the beginning during the call may be skipped. If the writer
 /// removes anything else, verification starts over.
 ///
 /// # Errors
 /// [`ErrorKind::Io`]; [`ErrorKind::NewerFormat`]; an error if a writer removes entries faster than
-/// this reads them. Damage does not make the call fail: it is part of the result.
+/// this reads them. Damage does not make the call fail: it is part of the result. If a damaged
+/// stream does not open, every error that its files have is a finding, too.
 pub fn verify(context: &Arc<LogContext>, location: &Location, options: &StreamOptions) -> Result<Option<StreamCheck>> {
     verify_shared(context, location, options, &Alone)
 }
@@ -84,9 +89,10 @@ pub fn verify_shared(
     Err(Error::text(ErrorKind::Io, location, "the stream changes faster than it can be verified; try again"))
 }
 
-/// Whether an entry or a file could not be read because a writer has removed it.
+/// Whether an entry, a file or the stream could not be read because a writer has removed it.
 fn was_removed(error: &Error) -> bool {
-    error.is_not_found() || matches!(error.kind(), ErrorKind::Truncated { .. } | ErrorKind::Cut { .. })
+    use ErrorKind::{Cut, Missing, Truncated};
+    error.is_not_found() || matches!(error.kind(), Truncated { .. } | Cut { .. } | Missing)
 }
 
 fn try_verify(
@@ -101,14 +107,17 @@ fn try_verify(
         first_seq: None,
         next_seq: None,
         segments: count_segments(context, location)?,
+        entries: 0,
         torn: None,
         damage: Vec::new(),
     };
     let (log, of_journal) = match open(context, location, options) {
         Ok(opened) => opened,
-        Err(error) if error.is_damage() => {
+        Err(refused) if refused.is_damage() || refused.kind() == ErrorKind::NewerFormat => {
+            let around = read_around(context, location, options, &refused, work)?;
             check.state = CheckState::Damaged;
-            check.damage.push(error);
+            check.damage = around.damage;
+            check.entries = around.entries;
             return Ok(Some(check));
         }
         Err(error) => return Err(error),
@@ -125,6 +134,7 @@ fn try_verify(
         return Err(Error::new(ErrorKind::Truncated { first_seq }, location));
     }
     check.damage.extend(of_journal);
+    check.entries = verifier.entries();
     check.first_seq = Some(first_seq);
     check.next_seq = Some(report.next_seq);
     check.torn.clone_from(&report.torn);
@@ -166,12 +176,19 @@ struct Verifier {
     snapshot: Arc<Snapshot>,
     /// The first live seq. It rises if a writer drops entries during verification.
     first_seq: AtomicU64,
+    /// The number of intact entries.
+    entries: AtomicU64,
 }
 
 impl Verifier {
     fn new(log: StreamLog, first_seq: u64) -> Self {
         let snapshot = log.inner.shared.snapshot.load();
-        Self { log, snapshot, first_seq: AtomicU64::new(first_seq) }
+        Self { log, snapshot, first_seq: AtomicU64::new(first_seq), entries: AtomicU64::new(0) }
+    }
+
+    fn entries(&self) -> u64 {
+        // Relaxed: the threads that count have ended.
+        self.entries.load(Ordering::Relaxed)
     }
 
     fn first_seq(&self) -> u64 {
@@ -234,19 +251,37 @@ impl Verifier {
         segment.open(&shared.context, &shared.location, &shared.options, next).map_or(0, |open| open.span_len_max())
     }
 
-    /// Reads the entries of the segment with this base and limit, and returns the first damage.
+    /// Reads and counts the entries of the segment with this base and limit, also those after
+    /// damage. Returns the first damage.
     fn read_entries(&self, base: u64, limit: u64) -> Result<Option<Error>> {
+        let mut first_damage = None;
+        let mut count = 0;
+        let mut from = base;
         loop {
-            let from = base.max(self.first_seq());
+            from = from.max(self.first_seq());
             let mut entries = self.log.iter(from..limit.max(from), Visibility::Stable);
-            let read = std::iter::from_fn(|| entries.next_run()).try_for_each(|run| run.map(drop));
-            let Err(error) = read else { return Ok(None) };
+            let read = std::iter::from_fn(|| entries.next_run()).try_for_each(|run| {
+                let seqs = run?.seqs();
+                count += seqs.end - seqs.start;
+                from = seqs.end;
+                Ok(())
+            });
+            let Err(error): Result<()> = read else { break };
             match error.kind() {
-                _ if error.is_damage() => return Ok(Some(error)),
+                _ if error.is_damage() => {
+                    let after = error.lost().map(|lost| lost.end).filter(|&after| after > from && after < limit);
+                    first_damage.get_or_insert(error);
+                    match after {
+                        Some(after) => from = after,
+                        None => break,
+                    }
+                }
                 ErrorKind::Truncated { first_seq } if first_seq > from => self.raise_first_seq(first_seq),
                 _ => return Err(error),
             }
         }
+        self.entries.fetch_add(count, Ordering::Relaxed);
+        Ok(first_damage)
     }
 
     /// Checks the end of a segment that is not the newest, and returns the damage. If a writer has

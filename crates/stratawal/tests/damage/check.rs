@@ -40,6 +40,7 @@ impl Layout {
         let looked = log.open_log(true).map(|wal| self.read(&what, &wal, silent_from, Depth::Shallow));
         if let (Ok(read), Depth::Deep) = (&looked, depth) {
             self.check_salvage(&what, log, silent_from, *read);
+            self.check_verify(&what, log, *read);
         }
         assert!(log.files() == before, "{what}: reading changed files");
         let wal = match log.open_log(false) {

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use stratawal::inspect::{self, Salvage};
+use stratawal::inspect::{self, Salvage, Verify};
 use stratawal::{Batch, Options, StreamOptions, Wal};
 use stratawal_storage::{Access, FileType, MemoryStorage, Storage, UnixStorage};
 
@@ -30,6 +30,8 @@ pub(crate) trait DamagedLog {
     fn open_log(&self, read_only: bool) -> stratawal::Result<Wal>;
     /// Salvages the stream `s`.
     fn salvage(&self) -> stratawal::Result<Salvage>;
+    /// Verifies the stream `s`.
+    fn verify(&self) -> stratawal::Result<Verify>;
     /// The path below `/log` and the contents of every file. For a link, its target.
     fn files(&self) -> Vec<(PathBuf, Vec<u8>)>;
 }
@@ -41,6 +43,10 @@ impl DamagedLog for MemoryStorage {
 
     fn salvage(&self) -> stratawal::Result<Salvage> {
         inspect::salvage_on(self, Path::new("/log"), "s")
+    }
+
+    fn verify(&self) -> stratawal::Result<Verify> {
+        inspect::verify_on(self, Path::new("/log"), Some("s"))
     }
 
     fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
@@ -66,6 +72,10 @@ impl DamagedLog for Real<'_> {
 
     fn salvage(&self) -> stratawal::Result<Salvage> {
         inspect::salvage(self.root.join("log"), "s")
+    }
+
+    fn verify(&self) -> stratawal::Result<Verify> {
+        inspect::verify(self.root.join("log"), Some("s"))
     }
 
     fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {

@@ -16,6 +16,7 @@ mod real;
 mod root;
 mod salvage;
 mod truncate;
+mod verify;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};

@@ -21,7 +21,7 @@ use crate::{HEADER_LEN, all, base_of, each_segment};
 #[derive(Default)]
 pub(crate) struct Saved {
     pub(crate) entries: BTreeSet<u64>,
-    uncertain: BTreeSet<u64>,
+    pub(crate) uncertain: BTreeSet<u64>,
     pub(crate) lost: Vec<Lost>,
 }
 
