@@ -14,10 +14,35 @@ const REPAIR: &str = "or `repair` shows what can be kept";
 pub(crate) const JOURNAL: &str = "`cat` prints the entries in the segment files, and `cat --skip-damage` also those that the \
                                   journal still has; restore the log from a copy; or `repair` shows what can be kept";
 
+/// The advice for a damaged stream of which no entry can be read.
+const NOTHING_LEFT: &str = "no entry of the stream can be read; restore the files from a copy, or `delete` the stream";
+
 /// Returns the message of an error, and what helps. Every command prints damage in these words.
 pub(crate) fn message_of(error: &Error) -> String {
+    with_advice(error, about(error))
+}
+
+/// Like [`message_of`], for damage to a stream of which no entry can be read.
+pub(crate) fn message_if_nothing_left(error: &Error) -> String {
+    let keeps_its_advice = match error.damage() {
+        Some(
+            DamageKind::Misplaced
+            | DamageKind::Directory
+            | DamageKind::NoSegment
+            | DamageKind::History
+            | DamageKind::Journal
+            | DamageKind::Seal,
+        )
+        | None => true,
+        // A truncation opens the stream, and no seq is used again.
+        Some(_) => error.lost().is_some(),
+    };
+    if keeps_its_advice { message_of(error) } else { with_advice(error, Some(NOTHING_LEFT.to_owned())) }
+}
+
+fn with_advice(error: &Error, advice: Option<String>) -> String {
     let message = name::message_of(error);
-    match about(error).filter(|advice| !message.contains(advice)) {
+    match advice.filter(|advice| !message.contains(advice)) {
         Some(advice) => format!("{message}; {advice}"),
         None => message,
     }
@@ -35,14 +60,18 @@ pub(crate) fn about(damage: &Error) -> Option<String> {
             )
         }
         (DamageKind::Misplaced | DamageKind::Directory, _) => return None,
-        (DamageKind::NoSegment, _) => "restore the files from a copy, or `delete` the stream".to_owned(),
+        // The journal may still have entries.
+        (DamageKind::NoSegment, _) => {
+            "restore the files from a copy, or `delete` the stream if `cat --skip-damage` prints nothing of it".to_owned()
+        }
         (DamageKind::History, _) => "restore all files of the stream from one of the copies; until then \
              `cat --skip-damage` prints the entries, although it is not certain which of them belong together"
             .to_owned(),
         (DamageKind::Journal, _) => JOURNAL.to_owned(),
         (DamageKind::Seal, _) => {
-            "no entry is lost, and `append` works; `truncate --before` an entry of a later file drops \
-             the damage and every entry before it, so copy those first, by `cat --length-prefixed`"
+            "no entry is lost, and `append` works, so nothing has to be done, but `verify` reports it as long as the file is \
+             there; `truncate --before` an entry of a later file drops the damage and every entry before it, so copy those \
+             first, by `cat --length-prefixed`"
                 .to_owned()
         }
         // The stream opens despite these.
@@ -61,7 +90,7 @@ pub(crate) fn about(damage: &Error) -> Option<String> {
         ),
         (_, None) => format!(
             "{READ}, and `salvage` copies them; restore the file from a copy; {REPAIR}, since it is not known where the stream \
-             ended"
+             ended; or `delete` the stream if nothing of it is left"
         ),
     })
 }

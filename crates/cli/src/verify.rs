@@ -17,10 +17,14 @@ use crate::{Common, advice, bounds, human, json, signals};
 pub(crate) const JSON: &str = r#"A stream is torn if bytes follow its last whole frame: either a crash left them, and the next open cuts them off, or a writer
 is about to write there. They are not damage.
 With --json, a line for each stream, then one with the totals:
-{"stream":"s","state":"sound|torn|damaged","first":0,"next":100,"segments":1,"torn":null,"damage":[]}
+{"stream":"s","state":"sound|torn|damaged","first":0,"next":100,"segments":1,"entries":100,"torn":null,"damage":[]}
 {"streams":5,"sound":4,"torn":1,"damaged":0,"journal":"sound","entries":99,"bytes":8192,"seconds":0.01,"reserve_bytes":65536}
 A log with a commit journal has this line before the totals:
 {"journal":"sound|damaged|copied","records":9,"streams_that_need_it":1,"message":null}
+`first` and `next` are null for a stream that damage keeps from opening; its files are read all the same. `entries` is the
+number of entries that were read and are intact. A stream that cannot be read, for example because a newer version wrote
+it, has the state "unread" and null in place of the numbers; the error is on standard error, and `unread` in the totals
+counts these streams.
 In the totals, `journal` is that state, or null without one, and `bytes` is the length of all files that were read, those of
 the journal included. `message` has the damage of the journal in words, and what to do.
 `reserve_bytes` is the disk space that the log holds for truncating, deleting and closing on a full disk: 65536 if it is
@@ -63,9 +67,7 @@ impl Counts {
             CheckState::Torn => self.torn += 1,
             CheckState::Damaged => self.damaged += 1,
         }
-        if let (Some(first), Some(next)) = (check.first_seq, check.next_seq) {
-            self.entries += next - first;
-        }
+        self.entries += check.entries;
     }
 
     /// The exit code. Damage takes precedence over streams that could not be read.
@@ -125,6 +127,7 @@ impl Verify {
         let mut written = Ok(());
         let options = VerifyOptions::new().progress(&read);
         let verified = inspect::verify_with(&self.common.dir, name.as_deref(), &options, |check| {
+            let stream = check.as_ref().err().and_then(Error::stream).map(ToOwned::to_owned);
             match self.common.result(check) {
                 Ok(check) => {
                     counts.add(&check);
@@ -137,6 +140,9 @@ impl Verify {
                 Err(failure) => {
                     counts.unread += 1;
                     progress.print(|| failure.print(self.json));
+                    if let Some(stream) = stream.filter(|_| self.json && written.is_ok()) {
+                        written = progress.print(|| print_unread(&stream));
+                    }
                 }
             }
         });
@@ -260,14 +266,29 @@ fn print_text(out: &mut impl Write, check: &StreamCheck) -> io::Result<()> {
     let name = name::pasteable(&check.stream);
     let range = match (check.first_seq, check.next_seq) {
         (Some(first), Some(next)) => bounds::entries(first, next),
-        _ => "entries unknown".to_owned(),
+        _ => format!("{} can be read", counted(check.entries, "entry", "entries")),
     };
     writeln!(out, "{name}: {}, {range}, {}", word(check.state), counted(check.segments, "segment", "segments"))?;
     if let Some(torn) = &check.torn {
         let TornTail { segment, offset, bytes, .. } = torn;
         writeln!(out, "  torn: {bytes} bytes after the last whole frame, segment {segment}, offset {offset}")?;
     }
-    check.damage.iter().try_for_each(|damage| writeln!(out, "  {}", advice::message_of(damage)))
+    check.damage.iter().try_for_each(|damage| writeln!(out, "  {}", message_of(check, damage)))
+}
+
+/// The message of damage to a stream, and what helps.
+fn message_of(check: &StreamCheck, damage: &Error) -> String {
+    let is_nothing_left = check.next_seq.is_none() && check.entries == 0;
+    if is_nothing_left { advice::message_if_nothing_left(damage) } else { advice::message_of(damage) }
+}
+
+/// Prints the line of JSON for a stream that could not be read.
+fn print_unread(stream: &str) -> io::Result<()> {
+    let stream = json::text(stream);
+    writeln!(
+        io::stdout().lock(),
+        r#"{{"stream":{stream},"state":"unread","first":null,"next":null,"segments":null,"entries":null,"torn":null,"damage":[]}}"#
+    )
 }
 
 fn as_json(check: &StreamCheck) -> String {
@@ -278,20 +299,26 @@ fn as_json(check: &StreamCheck) -> String {
             format!(r#"{{"segment":{segment},"offset":{},"bytes":{}}}"#, torn.offset, torn.bytes)
         },
     );
-    let damage: Vec<String> = check.damage.iter().map(damage_as_json).collect();
+    let damage = check.damage.iter().map(|damage| damage_with(damage, &message_of(check, damage)));
+    let damage: Vec<String> = damage.collect();
     format!(
-        r#"{{"stream":{},"state":"{}","first":{},"next":{},"segments":{},"torn":{torn},"damage":[{}]}}"#,
+        r#"{{"stream":{},"state":"{}","first":{},"next":{},"segments":{},"entries":{},"torn":{torn},"damage":[{}]}}"#,
         json::text(&check.stream),
         word(check.state),
         json::number_or_null(check.first_seq),
         json::number_or_null(check.next_seq),
         check.segments,
+        check.entries,
         damage.join(","),
     )
 }
 
 /// One damage as JSON.
 pub(crate) fn damage_as_json(damage: &Error) -> String {
+    damage_with(damage, &advice::message_of(damage))
+}
+
+fn damage_with(damage: &Error, message: &str) -> String {
     let lost = damage.lost();
     format!(
         r#"{{"segment":{},"offset":{},"kind":{},"lost_first":{},"lost_last":{},"message":{}}}"#,
@@ -300,6 +327,6 @@ pub(crate) fn damage_as_json(damage: &Error) -> String {
         json::text(damage.damage().map_or(damage.kind().as_str(), DamageKind::as_str)),
         json::number_or_null(lost.as_ref().map(|lost| lost.start)),
         json::number_or_null(lost.as_ref().map(|lost| lost.end - 1)),
-        json::text(&advice::message_of(damage)),
+        json::text(message),
     )
 }

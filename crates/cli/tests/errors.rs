@@ -230,9 +230,10 @@ fn unreadable_stream_does_not_hide_the_others() {
     assert_eq!((ran.code, &ran.error()["kind"], &ran.error()["stream"]), (3, &"newer_format".into(), &"b".into()));
     assert_eq!(
         names(ran.text()),
-        ["a".into(), "c".into(), Value::Null, Value::Null],
+        ["a".into(), "b".into(), "c".into(), Value::Null, Value::Null],
         "the last two are of the journal and of all"
     );
+    assert!(ran.text().contains(r#"{"stream":"b","state":"unread","first":null,"#), "{}", ran.text());
     let counts = ["streams", "sound", "torn", "damaged", "unread"].map(|field| ran.json()[field].as_u64());
     assert_eq!(counts, [3, 2, 0, 0, 1].map(Some));
     let ran = log.run("verify", [""; 0], b"");

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 
 use common::Log;
-use common::damaged::{Files, KINDS};
+use common::damaged::{Files, KINDS, flip, flip_header};
 use serde_json::Value;
 use stratawal::{Options, StreamOptions};
 
@@ -106,4 +106,58 @@ fn damaged_journal_is_in_the_totals_and_in_words() {
     let message = journal["message"].as_str().unwrap();
     let text = log.run("verify", [""; 0], b"");
     assert!(text.text().contains(&format!("\n  {message}\n")), "{}", text.text());
+}
+
+#[test]
+fn entries_are_those_that_were_read() {
+    let stream = Files::new();
+    // Two entries of one file, which is one finding, and one of another.
+    flip(&stream, 1);
+    stream.damage(1, |bytes| bytes[9000] ^= 1);
+    flip(&stream, 3);
+    let ran = stream.log.run("verify", ["--json"], b"");
+    let found = lines(ran.text());
+    assert_eq!((ran.code, found[0]["damage"].as_array().unwrap().len()), (1, 2), "{}", ran.text());
+    assert_eq!(
+        (&found[0]["entries"], &found[1]["entries"]),
+        (&(stream.next() - 3).into(), &(stream.next() - 3).into())
+    );
+
+    // The stream does not open now.
+    flip_header(&stream, 2);
+    let left = stream.next() - 3 - (stream.seqs[2].end - stream.seqs[2].start);
+    let ran = stream.log.run("verify", ["--json"], b"");
+    let found = lines(ran.text());
+    let damage = found[0]["damage"].as_array().unwrap();
+    let kinds: Vec<&str> = damage.iter().map(|damage| damage["kind"].as_str().unwrap()).collect();
+    assert_eq!((kinds, &found[0]["next"]), (vec!["frame", "header", "frame"], &Value::Null), "{}", ran.text());
+    assert_eq!((&found[0]["entries"], &found[1]["entries"]), (&left.into(), &left.into()));
+    let ran = stream.log.run("verify", ["s"], b"");
+    assert!(ran.text().starts_with(&format!("s: damaged, {left} entries can be read, 4 segments\n")), "{}", ran.text());
+}
+
+#[test]
+fn advice_for_a_stream_with_nothing_left_works() {
+    let log = Log::new();
+    log.append("s", b"one\ntwo\n");
+    log.append("other", b"three\n");
+    let file = log.segments("s").pop().unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let ran = log.run("verify", ["s"], b"");
+    let advice = "; no entry of the stream can be read; restore the files from a copy, or `delete` the stream\n";
+    assert!(ran.code == 1 && ran.text().contains(advice), "{}", ran.text());
+    assert!(!ran.text().contains("`cat") && !ran.text().contains("`repair"), "{}", ran.text());
+    let json = log.run("verify", ["s", "--json"], b"");
+    let message = lines(json.text())[0]["damage"][0]["message"].as_str().unwrap().to_owned();
+    assert!(ran.text().contains(&message) && message.ends_with(advice.trim_end()), "{message}");
+
+    // Other commands do not read the whole stream, and name this as the last way.
+    for name in ["cat", "repair"] {
+        let ran = log.run(name, ["s"], b"");
+        assert!(ran.code == 1 && (ran.err + &String::from_utf8_lossy(&ran.out)).contains("or `delete` the stream"));
+    }
+    assert_eq!(log.run("delete", ["s", "--yes"], b"").code, 0);
+    assert_eq!(log.run("verify", [""; 0], b"").code, 0);
 }

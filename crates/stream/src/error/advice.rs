@@ -32,8 +32,8 @@ impl Error {
                  with `inspect::salvage`; restore the log from a copy"
             }
             DamageKind::Seal => {
-                "no entry is lost; truncating before the next segment drops the damage and every entry before it; read those \
-                 first with `inspect::salvage`"
+                "no entry is lost, and everything works, so nothing has to be done; truncating before the next segment drops the \
+                 damage and every entry before it; read those first with `inspect::salvage`"
             }
             DamageKind::SuccessorMissing | DamageKind::Length => CANNOT_BE_OPENED,
             DamageKind::Header | DamageKind::File if end_unknown => CANNOT_BE_OPENED,
@@ -51,4 +51,5 @@ impl Error {
 }
 
 const CANNOT_BE_OPENED: &str = "the stream cannot be opened, and truncating it does not help, since its end is not known; \
-                                the intact entries can be read and appended to another stream; or restore the file from a copy";
+                                the intact entries can be read and appended to another stream; or restore the file from a copy; \
+                                or delete the stream if nothing is left";
