@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::SystemTime;
 
 use stratawal::inspect::{self, Salvaged};
-use stratawal::{ErrorKind, Options, Stream};
+use stratawal::{Error, ErrorKind, Options, Stream};
 
 use crate::failure::{Failure, counted};
 use crate::name::pasteable;
@@ -30,7 +30,7 @@ pub(crate) struct Plan {
     /// The entries of the stream now.
     first: u64,
     next: u64,
-    /// All entries that were found in a damaged stream; `None` if the stream can be opened.
+    /// All entries that were found in a stream that cannot be opened.
     damaged: Option<Content>,
 }
 
@@ -44,6 +44,8 @@ struct Content {
     lost: u64,
     /// Whether there may have been more, of which nothing is known.
     lost_more: bool,
+    /// Whether a part cannot be read because a newer version wrote it.
+    has_newer: bool,
     /// The first seq that was found, lost ones included, and one past the last.
     seqs: Option<(u64, u64)>,
     /// One past the last lost entry.
@@ -81,12 +83,18 @@ impl Plan {
         match wal.stream(name) {
             Ok(stream) if !stream.exists() => Err(Failure::unknown_stream(&common.dir, name)),
             Ok(stream) => Ok(plan(stream.first_seq(), stream.next_seq(), None)),
+            // A deletion needs nothing of the stream.
+            Err(error) if error.kind() == ErrorKind::NewerFormat && part == Part::All => {
+                let content = Content::salvaged(common, name, 0..u64::MAX)?;
+                let (first, next) = content.seqs.unwrap_or_default();
+                Ok(plan(first, next, Some(content)))
+            }
             Err(error) if error.kind() == ErrorKind::Damaged && !matches!(part, Part::From(_)) => {
                 let content = Content::salvaged(common, name, 0..u64::MAX)?;
                 let (first, next) = content.seqs.unwrap_or_default();
                 // The truncation itself is then refused with this error, too.
                 let is_refused = match part {
-                    Part::Before(seq) => content.lost_more || content.lost_end > seq,
+                    Part::Before(seq) => content.lost_more || content.has_newer || content.lost_end > seq,
                     _ => false,
                 };
                 if is_refused { common.result(Err(error)) } else { Ok(plan(first, next, Some(content))) }
@@ -122,9 +130,13 @@ impl Plan {
     pub(crate) fn text(&self, common: &Common) -> Result<String, Failure> {
         let Range { start, end } = self.dropped();
         let verb = if self.part == Part::All { "delete" } else { "truncate" };
-        let goes = if start == end { "no entries".to_owned() } else { bounds::entries(start, end) };
-        let mut text = format!("stream {}: {verb} would drop {goes}\n", pasteable(&self.name));
         let content = self.content(common)?;
+        let goes = match start == end {
+            true if content.has_newer => "entries that cannot be read".to_owned(),
+            true => "no entries".to_owned(),
+            false => bounds::entries(start, end),
+        };
+        let mut text = format!("stream {}: {verb} would drop {goes}\n", pasteable(&self.name));
         let segments = self.segments(common)?;
         // Writing to a string does not fail.
         if let Some((first, last)) = content.times {
@@ -137,6 +149,12 @@ impl Plan {
         }
         if content.lost_more {
             let _ = writeln!(text, "  more entries may be lost (how many is not known)");
+        }
+        if content.has_newer {
+            let _ = writeln!(
+                text,
+                "  some are not counted: a newer version wrote a part of the stream, or a version number is damaged"
+            );
         }
         let _ = writeln!(text, "  {}", segments.text());
         let (first, next) = self.kept();
@@ -154,6 +172,8 @@ impl Plan {
         let content = self.content(common)?;
         let Segments { whole, bytes: disk_bytes, .. } = self.segments(common)?;
         let Content { entries, bytes, lost, .. } = content;
+        // Shown only if it is true.
+        let unread = if content.has_newer { r#","unread":true"# } else { "" };
         let (first, next) = self.kept();
         let time = |time: Option<SystemTime>| time.map_or_else(|| "null".to_owned(), |at| json::text(&human::time(at)));
         let first_time = time(content.times.map(|times| times.0));
@@ -165,7 +185,7 @@ impl Plan {
             _ => format!(r#""truncated":false,"first":{first},"next":{next}"#),
         };
         Ok(format!(
-            r#""stream":{},{stays},"drops":{{"first":{begin},"last":{last},"entries":{entries},"bytes":{bytes},"lost":{lost},"first_time":{first_time},"last_time":{last_time},"segments":{whole},"disk_bytes":{disk_bytes}}}"#,
+            r#""stream":{},{stays},"drops":{{"first":{begin},"last":{last},"entries":{entries},"bytes":{bytes},"lost":{lost},"first_time":{first_time},"last_time":{last_time},"segments":{whole},"disk_bytes":{disk_bytes}{unread}}}"#,
             json::text(&self.name),
         ))
     }
@@ -179,8 +199,13 @@ impl Plan {
         }
         let wal = common.result(Options::new().open_read_only(&common.dir))?;
         let stream = common.result(wal.stream(&self.name))?;
+        let is_readable_in_part = |error: &Error| match error.kind() {
+            ErrorKind::Damaged => true,
+            ErrorKind::NewerFormat => self.part == Part::All,
+            _ => false,
+        };
         match Content::read(&stream, seqs.clone()) {
-            Err(error) if error.kind() == ErrorKind::Damaged => Content::salvaged(common, &self.name, seqs),
+            Err(error) if is_readable_in_part(&error) => Content::salvaged(common, &self.name, seqs),
             content => common.result(content),
         }
     }
@@ -223,7 +248,12 @@ impl Content {
     fn salvaged(common: &Common, name: &str, seqs: Range<u64>) -> Result<Self, Failure> {
         let mut content = Self::default();
         for item in common.result(inspect::salvage(&common.dir, name))? {
+            if matches!(&item, Err(error) if error.kind() == ErrorKind::NewerFormat) {
+                content.has_newer = true;
+                break;
+            }
             match common.result(item)? {
+                Salvaged::Lost(lost) if lost.error.kind() == ErrorKind::NewerFormat => content.has_newer = true,
                 Salvaged::Entry(entry) | Salvaged::Uncertain(entry) => {
                     if entry.seq() >= seqs.end {
                         break;

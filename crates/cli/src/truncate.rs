@@ -150,7 +150,8 @@ pub(crate) const DELETE_JSON: &str = r#"Without --yes, nothing is changed, and n
 With --yes --json: {"stream":"s","deleted":true}
 Without --yes: {"stream":"s","deleted":false,"drops":{"first":0,"last":9,"entries":10,"bytes":90,"lost":0,
 "first_time":"…","last_time":"…","segments":1,"disk_bytes":4096}} (one line): `lost` is the entries of these that damage has
-already destroyed, `segments` and `disk_bytes` the files that go."#;
+already destroyed, `segments` and `disk_bytes` the files that go. "unread":true is added if a newer version wrote a part of
+the stream, so that its entries are not counted."#;
 
 /// The arguments of `delete`.
 #[derive(Debug, clap::Args)]

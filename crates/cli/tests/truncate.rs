@@ -3,6 +3,7 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::PathBuf;
 
 use common::{Log, Ran, tree};
@@ -29,7 +30,7 @@ fn files(log: &Log) -> BTreeMap<PathBuf, Vec<u8>> {
 /// Runs the command without and with --dry-run, and checks that nothing changes.
 fn preview(log: &Log, name: &str, arguments: &[&str]) -> Ran {
     // A refusal before this one may have left none.
-    let _ = std::fs::remove_file(log.path().join("LOCK"));
+    let _ = fs::remove_file(log.path().join("LOCK"));
     let before = files(log);
     let refused = log.run(name, [arguments, &["--json"]].concat(), b"");
     assert_eq!((refused.code, &refused.error()["kind"]), (2, &"usage".into()), "{}", refused.err);
@@ -127,6 +128,34 @@ fn deletion_is_reported() {
     let log = log();
     let ran = log.run("delete", ["s", "--yes"], b"");
     assert_eq!((ran.code, ran.text(), &ran.err[..]), (0, "", "stream s was deleted\n"));
+}
+
+/// A deletion needs to read nothing of the stream, and neither does its preview.
+#[test]
+fn stream_of_a_newer_version_is_shown_and_deleted() {
+    let log = log();
+    let newer = |i: usize| {
+        let file = log.segments("s").remove(i);
+        let mut bytes = fs::read(&file).unwrap();
+        // The version, which follows the magic.
+        bytes[8] = 2;
+        fs::write(&file, bytes).unwrap();
+    };
+    newer(1);
+    let shown = preview(&log, "delete", &["s"]).json();
+    let drops = &shown["drops"];
+    // Those from 50 to 79 are in the file that is not read.
+    assert_eq!((&drops["first"], &drops["last"], &drops["entries"]), (&0.into(), &119.into(), &90.into()), "{shown}");
+    assert_eq!((&drops["lost"], &drops["unread"], &drops["segments"]), (&0.into(), &true.into(), &3.into()), "{shown}");
+    let ran = log.run("truncate", ["s", "--before", "90"], b"");
+    assert_eq!((ran.code, ran.text()), (3, ""), "{}", ran.err);
+    newer(0);
+    newer(2);
+    let ran = log.run("delete", ["s", "--dry-run"], b"");
+    assert!(ran.text().starts_with("stream s: delete would drop entries that cannot be read\n"), "{}", ran.text());
+    assert!(ran.text().contains("\n  some are not counted: a newer version wrote "), "{}", ran.text());
+    assert_eq!(log.run("delete", ["s", "--yes"], b"").code, 0);
+    assert_eq!(log.run("verify", [""; 0], b"").code, 0);
 }
 
 fn entry_time(log: &Log, seq: u64) -> Value {
