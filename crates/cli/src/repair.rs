@@ -28,10 +28,12 @@ example because its process had died. A copy that was made while a process had t
 entries may be missing or mixed with others. Close the original, and copy it again.
 With --json, a line for each damaged part, then one with the totals:
 {"part":"format|journal|stream","stream":"s","damage":[],"remedy":"write|replace|truncate|recover|none",
- "before":{"first":0,"last":9},"after":null,"intact":10,"kept":null,"dropped":null,"done":null,"message":null}
+ "before":{"first":0,"last":9},"after":null,"intact":10,"uncertain":null,"kept":null,"dropped":null,"done":null,
+ "message":null}
 {"findings":1,"repaired":0,"left":1,"applied":false,"quarantine":null}
-`damage` is as in `verify`; `before` and `after` are what --keep would keep; `kept` and `dropped` are numbers of entries in
-the journal; `done` is null, or with --apply "repaired", "not_chosen", "nothing" or "failed", and `message` has the reason.
+`damage` is as in `verify`; `before` and `after` are what --keep would keep; a truncation may have dropped entries in
+`uncertain`, which has the form of `before`; `kept` and `dropped` are numbers of entries in the journal; `done` is null, or
+with --apply "repaired", "not_chosen", "nothing" or "failed", and `message` has the reason.
 With --adopt-copy: {"adopted":true}, or false if the log needs no such repair: then nothing is changed.
 Exit code 1 means that damage is left."#;
 
@@ -112,14 +114,11 @@ impl Repair {
             options = options.stream(name);
         }
         let repaired = self.common.result(repair::apply(&self.common.dir, &quarantine, &options))?;
-        if repaired.has_quarantine {
-            self.close_log();
-        }
         let findings = repaired.findings.into_iter().map(|(finding, done)| (finding, Some(done))).collect();
         Ok(Report { findings, quarantine: Some(quarantine).filter(|_| repaired.has_quarantine) })
     }
 
-    /// Closes the log after a repair, so that it can be copied. A stream that is still damaged may
+    /// Closes a log that was adopted, so that it can be copied. A stream that is damaged may
     /// prevent this, and nothing is lost then.
     fn close_log(&self) {
         if let Ok(wal) = open_existing(&self.common) {
@@ -276,9 +275,16 @@ fn choices(remedy: &Remedy) -> Vec<String> {
                 counted(*dropped, "entry", "entries")
             ),
         ],
-        Remedy::Truncate { before, after, intact, is_usable } => {
+        Remedy::Truncate { before, after, intact, uncertain, is_usable } => {
             let mut lines = vec![side("before", before.as_ref(), *intact), side("after", after.as_ref(), *intact)];
             lines.push(format!("{} can be read in all; `salvage` copies them", counted(*intact, "entry", "entries")));
+            if let Some(uncertain) = uncertain {
+                lines.push(format!(
+                    "a truncation may have dropped {} or some of them, and the file that would show it is missing; a repair that \
+                     keeps them brings them back",
+                    entries(uncertain.start, uncertain.end)
+                ));
+            }
             if *is_usable {
                 lines.push("without a repair, the stream can be appended to, and read around the damage".to_owned());
             }
@@ -315,7 +321,7 @@ fn as_json(finding: &Finding, done: Option<&Done>) -> String {
         range.as_ref().map_or_else(|| "null".to_owned(), shown)
     };
     let null = || "null".to_owned();
-    let mut fields = [null(), null(), null(), null(), null()];
+    let mut fields = [null(), null(), null(), null(), null(), null()];
     let remedy = match &finding.remedy {
         Remedy::WriteFormat => "write",
         Remedy::ReplaceJournal { kept, dropped, .. } => {
@@ -323,10 +329,11 @@ fn as_json(finding: &Finding, done: Option<&Done>) -> String {
             fields[4] = dropped.to_string();
             "replace"
         }
-        Remedy::Truncate { before, after, intact, .. } => {
+        Remedy::Truncate { before, after, intact, uncertain, .. } => {
             fields[0] = range(before);
             fields[1] = range(after);
             fields[2] = intact.to_string();
+            fields[5] = range(uncertain);
             "truncate"
         }
         Remedy::Recover { seqs } => {
@@ -335,7 +342,7 @@ fn as_json(finding: &Finding, done: Option<&Done>) -> String {
         }
         _ => "none",
     };
-    let [before, after, intact, kept, dropped] = fields;
+    let [before, after, intact, kept, dropped, uncertain] = fields;
     let damage: Vec<String> = finding.damage.iter().map(damage_as_json).collect();
     let done_word = done.map(|done| match done {
         Done::Repaired => "repaired",
@@ -345,7 +352,7 @@ fn as_json(finding: &Finding, done: Option<&Done>) -> String {
     });
     let message = done.and_then(|done| if let Done::Failed(error) = done { Some(error.to_string()) } else { None });
     format!(
-        r#"{{"part":"{part}","stream":{},"damage":[{}],"remedy":"{remedy}","before":{before},"after":{after},"intact":{intact},"kept":{kept},"dropped":{dropped},"done":{},"message":{}}}"#,
+        r#"{{"part":"{part}","stream":{},"damage":[{}],"remedy":"{remedy}","before":{before},"after":{after},"intact":{intact},"uncertain":{uncertain},"kept":{kept},"dropped":{dropped},"done":{},"message":{}}}"#,
         json::text_or_null(stream),
         damage.join(","),
         json::text_or_null(done_word),

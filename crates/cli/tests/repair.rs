@@ -214,3 +214,46 @@ fn quarantine_that_exists_is_refused_with_the_reason() {
     assert!(ran.err.contains("already exists; give another name for it"), "{ran:?}");
     assert!(tree(&stream.log.path().join("streams")) == before, "the log was changed");
 }
+
+/// The files of other streams are not in the quarantine.
+#[test]
+fn journal_repair_changes_no_file_of_a_stream() {
+    let log = Log::new();
+    log.append("s", b"closed\n");
+    let wal = Options::new().open(log.path()).unwrap();
+    for name in ["s", "t"] {
+        wal.stream(name).unwrap().append("in the journal").unwrap();
+    }
+    wal.stream("s").unwrap().append("damaged").unwrap();
+    wal.close_fast().unwrap();
+    let file = journal_file(&log);
+    let mut bytes = fs::read(&file).unwrap();
+    let at = bytes.windows(7).position(|found| found == b"damaged").unwrap();
+    bytes[at] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let before = tree(&log.path().join("streams"));
+    let ran = repair(&log, &["--apply"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(tree(&log.path().join("streams")) == before);
+    assert_eq!((log.cat("s"), log.cat("t")), (b"closed\nin the journal\n".to_vec(), b"in the journal\n".to_vec()));
+}
+
+#[test]
+fn entries_that_may_be_truncated_are_shown() {
+    let log = Log::new();
+    let wal = Options::new().open(log.path()).unwrap();
+    let stream = wal.stream("s").unwrap();
+    for (count, end) in [(20, 10), (5, 5), (2, 7)] {
+        for seq in 0..count {
+            stream.append(format!("entry {seq}")).unwrap();
+        }
+        stream.truncate_from(end).unwrap();
+    }
+    wal.close().unwrap();
+    fs::remove_file(log.segments("s").pop().unwrap()).unwrap();
+    let ran = repair(&log, &[]);
+    let shown = ran.text();
+    assert!(shown.contains("a truncation may have dropped entries 0 to 9"), "{shown}");
+    let json = findings(&repair(&log, &["--json"])).remove(0);
+    assert_eq!(json["uncertain"], serde_json::json!({"first": 0, "last": 9}), "{json}");
+}

@@ -8,9 +8,12 @@
 //! |---|---|
 //! | FORMAT is missing or not valid | it is written anew, if every segment and the journal agree on the log's id |
 //! | the commit journal | it is written anew with the records that can be read and that continue their streams |
-//! | a stream, with lost entries | it is truncated: the entries before the damage are kept, or those after it |
+//! | a stream, with lost entries | it is truncated: the entries before the damage are kept, or those after it; the journal's entries of the stream count as well |
 //! | a stream, without lost entries | it is recovered, and files that cannot be read are removed |
 //! | all other damage | none: [`Remedy::ByHand`] |
+//!
+//! The files of streams that are not repaired do not change, also if the journal has entries of
+//! them. So a repair closes the log only if the journal has no such entries.
 //!
 //! To keep the entries on both sides of the damage, copy them first, see
 //! [`inspect::salvage`](crate::inspect::salvage).
@@ -22,6 +25,7 @@
 //! interrupted is repeated, with a quarantine of its own.
 
 mod apply;
+mod contents;
 mod look;
 mod quarantine;
 
@@ -50,9 +54,10 @@ pub enum Part {
 /// Which entries of a damaged stream are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// Those before the first damage. New entries get the seqs of those that are dropped.
+    /// Those before the first damage. A sound journal may have the damaged entries: then those up
+    /// to the first one that it does not have. New entries get the seqs of those that are dropped.
     Before,
-    /// Those after the last damage.
+    /// Those after the last damage, also if the journal alone has them.
     After,
 }
 
@@ -92,6 +97,10 @@ pub enum Remedy {
         after: Option<Range<u64>>,
         /// The number of entries that can be read, those that neither choice keeps included.
         intact: u64,
+        /// From the first to the last entry that a truncation may have dropped from the end of the
+        /// stream: the file that would show it is missing. If `before` has such entries,
+        /// [`Keep::Before`] brings them back.
+        uncertain: Option<Range<u64>>,
         /// Whether the stream can be used without a repair: appended to, and read except for the
         /// damaged entries.
         is_usable: bool,

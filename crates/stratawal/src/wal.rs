@@ -597,6 +597,10 @@ impl Wal {
         Ok((Arc::clone(&self.inner.context), location))
     }
 
+    pub(crate) fn log_journal(&self) -> Option<&Arc<LogJournal>> {
+        self.inner.context.log_journal()
+    }
+
     pub(crate) fn slots(&self) -> &Slots {
         &self.inner.streams
     }

@@ -537,3 +537,269 @@ fn check_after_crash(what: &str, storage: &SimStorage, before: &BTreeMap<PathBuf
         assert!(saved.get(path) == Some(bytes), "{what}: {path:?} is not in the quarantine");
     }
 }
+
+/// The beginning of the entry `seq` that [`append_and_die`] appends to "s", or to the stream of
+/// this name.
+fn marked(seq: u64) -> [u8; 9] {
+    marked_in("s", seq)
+}
+
+fn marked_in(name: &str, seq: u64) -> [u8; 9] {
+    let mut bytes = [name.as_bytes()[0]; 9];
+    bytes[..8].copy_from_slice(&seq.to_le_bytes());
+    bytes
+}
+
+/// Appends entries of these lengths to a stream, and kills the process.
+fn append_and_die(storage: &SimStorage, name: &str, lens: &[usize]) -> SimStorage {
+    let wal = open(storage, true);
+    append_to(&wal, name, lens);
+    SimStorage::on(storage.disk().crash(Crash::Kill, &mut Rng::new(1)), 2)
+}
+
+fn append_to(wal: &Wal, name: &str, lens: &[usize]) {
+    let stream = wal.stream(name).unwrap();
+    for len in lens {
+        let mut bytes = vec![b'-'; *len];
+        bytes[..9].copy_from_slice(&marked_in(name, stream.next_seq()));
+        stream.append(bytes).unwrap();
+    }
+}
+
+/// The entries of "s", of which each begins with its seq.
+fn entries_of_s(storage: &SimStorage) -> Range<u64> {
+    let wal = open(storage, true);
+    let stream = wal.stream("s").unwrap();
+    let seqs = stream.first_seq()..stream.next_seq();
+    for (found, seq) in stream.iter(..).zip(seqs.clone()) {
+        assert_eq!(found.unwrap().data()[..8], seq.to_le_bytes(), "entry {seq}");
+    }
+    wal.close().unwrap();
+    assert!(plan(storage).is_empty(), "{:?}", plan(storage));
+    seqs
+}
+
+/// The choices for "s", and the remedy for the journal, if it is damaged.
+fn choices(storage: &SimStorage) -> ([Option<Range<u64>>; 2], Option<Remedy>) {
+    let findings = plan(storage);
+    let of_part = |part: &Part| findings.iter().find(|finding| finding.part == *part).map(|found| found.remedy.clone());
+    match of_part(&Part::Stream("s".to_owned())) {
+        Some(Remedy::Truncate { before, after, .. }) => ([before, after], of_part(&Part::Journal)),
+        _ => panic!("{findings:?}"),
+    }
+}
+
+/// Applies each choice to a copy of the disk, and checks that it keeps what the plan states.
+fn check_choices(storage: &SimStorage, expected: [Option<Range<u64>>; 2]) {
+    assert_eq!(choices(storage).0, expected);
+    for (keep, kept) in [Keep::Before, Keep::After].into_iter().zip(expected) {
+        let storage = SimStorage::on(storage.disk(), 3);
+        let repaired = apply(&storage, QUARANTINE, &RepairOptions::new().keep(keep));
+        let Some(kept) = kept else { continue };
+        assert!(is_repaired(&repaired), "{keep:?}: {repaired:?}");
+        assert_eq!(entries_of_s(&storage), kept, "{keep:?}");
+    }
+}
+
+/// Long entries are in the files alone. So the records before and after one have a gap, although no
+/// entry is lost there.
+#[test]
+fn entries_in_damaged_files_are_no_gap() {
+    const LONG: usize = 90_000;
+    let mut storage = SimStorage::new(1);
+    for lens in [&[100; 3][..], &[LONG], &[100; 3], &[LONG], &[100; 3]] {
+        storage = append_and_die(&storage, "s", lens);
+    }
+    let storage = append_and_die(&storage, "t", &[100; 3]);
+    let file = storage.open(&file_with(&storage, 7).unwrap(), Access::ReadWrite).unwrap();
+    file.set_len(70_000).unwrap();
+    file.sync_all().unwrap();
+    let journal = files_in(&storage, "journal").pop().unwrap();
+    flip_after(&storage, &journal, &marked_in("t", 1), 9);
+    let (_, of_journal) = choices(&storage);
+    let Some(Remedy::ReplaceJournal { kept: 4, dropped: 1, .. }) = of_journal else { panic!("{of_journal:?}") };
+    check_choices(&storage, [Some(0..7), Some(8..11)]);
+}
+
+/// A stream of which entries 21 to 30 are in its files and in the journal, 31 in its files alone,
+/// and 32 to 41 in the journal.
+fn half_in_files() -> SimStorage {
+    let storage = append_and_die(&SimStorage::new(1), "s", &[100; 21]);
+    open(&storage, true).close().unwrap();
+    let streams = StreamOptions::new().segment_bytes(1 << 20).durability(Durability::Synced);
+    let wal = options(true).stream_defaults(streams).open_on(Arc::new(storage.clone()), Path::new(LOG), false).unwrap();
+    append_to(&wal, "s", &[&[7000; 10][..], &[90_000], &[100; 10]].concat());
+    let storage = SimStorage::on(storage.disk().crash(Crash::Kill, &mut Rng::new(1)), 2);
+    assert!(file_with(&storage, 31).is_some() && file_with(&storage, 41).is_none());
+    storage
+}
+
+/// The segment that has this entry of "s".
+fn file_with(storage: &SimStorage, seq: u64) -> Option<PathBuf> {
+    let all = tree(storage, LOG);
+    let has_entry = |path: &PathBuf| all[path.strip_prefix(LOG).unwrap()].windows(9).any(|found| found == marked(seq));
+    files_in(storage, "streams/s").into_iter().find(has_entry)
+}
+
+/// Entries that are in the files and in the journal are damaged in both, at different places.
+#[test]
+fn record_of_an_entry_in_the_files_is_no_gap() {
+    let storage = half_in_files();
+    let journal = files_in(&storage, "journal").pop().unwrap();
+    flip_after(&storage, &journal, &marked(24), 9);
+    flip_after(&storage, &file_with(&storage, 21).unwrap(), &marked(21), 9);
+    let ([before, after], _) = choices(&storage);
+    let after = after.unwrap();
+    assert!(after.start < 32 && after.end == 42, "{after:?}");
+    check_choices(&storage, [before, Some(after)]);
+    // Without a choice, the journal keeps everything.
+    let repaired = apply(&storage, QUARANTINE, &RepairOptions::new());
+    let is_done = |(finding, done): &(Finding, Done)| finding.part != Part::Journal || matches!(done, Done::Repaired);
+    assert!(repaired.findings.iter().all(is_done), "{repaired:?}");
+    assert_eq!(choices(&storage).0[1].as_ref().unwrap().end, 42);
+}
+
+/// A way to lose the files of a stream, and its name.
+type Loss<'a> = (&'static str, &'a dyn Fn(&SimStorage));
+
+/// The journal alone has entries of a stream whose files are lost.
+#[test]
+fn entries_in_the_journal_outlive_the_files() {
+    let built = append_and_die(&SimStorage::new(1), "s", &[100; 30]);
+    open(&built, true).close().unwrap();
+    let built = append_and_die(&built, "s", &[100; 6]);
+    let path = files_in(&built, "streams/s").pop().unwrap();
+    let dir = path.parent().unwrap().to_owned();
+    let kinds: [Loss<'_>; 4] = [
+        ("no file", &|storage| storage.remove_file(&path).unwrap()),
+        ("no directory", &|storage| {
+            storage.remove_file(&path).unwrap();
+            storage.remove_dir(&dir).unwrap();
+        }),
+        ("a short file", &|storage| storage.open(&path, Access::ReadWrite).unwrap().set_len(260).unwrap()),
+        ("a header", &|storage| storage.open(&path, Access::ReadWrite).unwrap().write_all_at(&[0; 128], 0).unwrap()),
+    ];
+    for (kind, damage) in kinds {
+        let storage = SimStorage::on(built.disk(), 2);
+        damage(&storage);
+        let storage = SimStorage::on(storage.disk().crash(Crash::Kept, &mut Rng::new(1)), 2);
+        let findings = plan(&storage);
+        let Remedy::Truncate { before: None, after, intact: 6, .. } = &findings[0].remedy else {
+            panic!("{kind}: {findings:?}");
+        };
+        assert_eq!((findings.len(), after), (1, &Some(30..36)), "{kind}: {findings:?}");
+        let unchosen = apply(&storage, QUARANTINE, &RepairOptions::new());
+        assert!(!unchosen.has_quarantine, "{kind}");
+        let options = RepairOptions::new().keep(Keep::After);
+        let disks = disks_of(&storage, &options);
+        assert_eq!(entries_of_s(&storage), 30..36, "{kind}");
+        for disk in disks.iter().step_by(5) {
+            let storage = SimStorage::on(disk.crash(Crash::Lost, &mut Rng::new(1)), 3);
+            let again = apply(&storage, "/again", &options);
+            assert!(again.findings.is_empty() || is_repaired(&again), "{kind}: {again:?}");
+            assert_eq!(entries_of_s(&storage), 30..36, "{kind}");
+        }
+    }
+}
+
+/// The journal has the damaged entry, and those after it up to one that is in the files alone.
+#[test]
+fn damaged_entries_that_the_journal_has_are_kept() {
+    let storage = half_in_files();
+    flip_after(&storage, &file_with(&storage, 21).unwrap(), &marked(21), 9);
+    let ([before, _], _) = choices(&storage);
+    assert_eq!(before, Some(0..31));
+    let after = choices(&storage).0[1].clone();
+    check_choices(&storage, [before, after]);
+}
+
+/// The file that shows which entries a truncation has dropped is missing.
+#[test]
+fn entries_that_may_be_truncated_are_stated() {
+    let storage = SimStorage::new(1);
+    let wal = open(&storage, false);
+    let stream = wal.stream("s").unwrap();
+    for (count, end) in [(20, 10), (5, 5), (2, 7)] {
+        for _ in 0..count {
+            stream.append(entry(stream.next_seq())).unwrap();
+        }
+        stream.truncate_from(end).unwrap();
+    }
+    wal.close().unwrap();
+    let newest = files_in(&storage, "streams/s")
+        .into_iter()
+        .max_by_key(|path| path.to_str().unwrap().split('-').next_back().unwrap().to_owned());
+    storage.remove_file(&newest.unwrap()).unwrap();
+    storage.sync_dir(&Path::new(LOG).join("streams/s")).unwrap();
+    let findings = plan(&storage);
+    let Remedy::Truncate { before: Some(before), uncertain: Some(uncertain), .. } = &findings[0].remedy else {
+        panic!("{findings:?}");
+    };
+    // Entries 5 to 9 were dropped.
+    assert!(before.end == 10 && uncertain.start <= 5 && uncertain.end == 10, "{findings:?}");
+}
+
+/// A version number is damaged, or a newer version has written the file.
+#[test]
+fn file_of_a_newer_version_stops_no_other_repair() {
+    for journal in [false, true] {
+        let built = Built::new(journal);
+        let [before, _] = KINDS[1].1(&built);
+        let other = files_in(&built.storage, "streams/other").pop().unwrap();
+        let unchanged = tree(&built.storage, "/log/streams/other");
+        built.flip(&other, 10);
+        let damaged = tree(&built.storage, "/log/streams/other");
+        assert_ne!(damaged, unchanged);
+        let findings = plan(&built.storage);
+        assert_eq!(findings[0].part, Part::Stream("other".to_owned()), "{findings:?}");
+        assert_eq!((findings[0].damage[0].kind(), &findings[0].remedy), (ErrorKind::NewerFormat, &Remedy::ByHand));
+        let repaired = apply(&built.storage, QUARANTINE, &RepairOptions::new().keep(Keep::Before));
+        assert!(matches!(&repaired.findings[..], [(_, Done::Nothing), (_, Done::Repaired)]), "{repaired:?}");
+        assert_eq!(tree(&built.storage, "/log/streams/other"), damaged);
+        built.flip(&other, 10);
+        check_kept("newer", &built.storage, journal, &before.unwrap());
+    }
+}
+
+/// All files that a repair changes are in the quarantine.
+#[test]
+fn files_of_other_streams_are_not_changed() {
+    let built = Built::new(true);
+    KINDS[1].1(&built);
+    let journal = files_in(&built.storage, "journal").pop().unwrap();
+    flip_after(&built.storage, &journal, &entry(built.seqs[3].end + 2)[..9], 9);
+    let before = content(&built.storage);
+    for keep in [None, Some(Keep::After)] {
+        let storage = SimStorage::on(built.storage.disk(), 2);
+        let options = keep.map_or_else(RepairOptions::new, |keep| RepairOptions::new().keep(keep));
+        assert!(apply(&storage, QUARANTINE, &options).has_quarantine);
+        let now = content(&storage);
+        let saved = tree(&storage, QUARANTINE);
+        for (path, bytes) in &before {
+            assert!(now.get(path) == Some(bytes) || saved.get(path) == Some(bytes), "{keep:?}: {path:?}");
+        }
+        let wal = open(&storage, true);
+        assert_eq!(wal.stream("other").unwrap().get(1).unwrap().unwrap().data(), "in the journal");
+    }
+}
+
+/// The record of a deletion is lost, and a later stream has the name.
+#[test]
+fn deleted_stream_does_not_replace_a_later_one() {
+    let storage = SimStorage::new(1);
+    let wal = open(&storage, true);
+    wal.stream("s").unwrap().append("the last entry").unwrap();
+    wal.delete_stream("s").unwrap();
+    // A long entry creates the directory at once.
+    wal.stream("s").unwrap().append([&marked(0)[..], &[7; 90_000]].concat()).unwrap();
+    let storage = SimStorage::on(storage.disk().crash(Crash::Kill, &mut Rng::new(1)), 2);
+    drop(wal);
+    let journal = files_in(&storage, "journal").pop().unwrap();
+    // DROP follows the entry.
+    flip_after(&storage, &journal, b"the last entry", 60);
+    let findings = plan(&storage);
+    let remedy = Remedy::ReplaceJournal { kept: 0, dropped: 1, is_unreadable: false };
+    assert_eq!((findings.len(), &findings[0].remedy), (1, &remedy), "{findings:?}");
+    assert!(is_repaired(&apply(&storage, QUARANTINE, &RepairOptions::new())));
+    assert_eq!(entries_of_s(&storage), 0..1);
+}

@@ -1,16 +1,18 @@
 //! Applies a repair. Each step is durable before the next.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use stratawal_journal::{Journal, JournalOptions};
+use stratawal_frame::StreamId;
+use stratawal_journal::{Journal, JournalOptions, Needed};
 use stratawal_storage::{Lock, Storage};
-use stratawal_stream::{Found, Location, StreamOptions, cut_damaged, stream_id};
+use stratawal_stream::{Location, StreamOptions, cut_damaged};
 
-use super::look::{Contents, journal_after, plan_of, rebuilt_format};
+use super::contents::Contents;
+use super::look::{JournalAfter, plan_of, rebuilt_format};
 use super::{Done, Finding, Keep, Part, Remedy, RepairOptions, Repaired, look, quarantine};
 use crate::error::{ErrorKind, Result, io_error, log_error};
-use crate::inspect::reader_context;
 use crate::journal::journal_error;
 use crate::options::Options;
 use crate::root::{JOURNAL, Root, lock};
@@ -39,10 +41,8 @@ pub(super) fn apply_on(
     if chosen.is_empty() {
         return Ok(Repaired { findings: not_done(findings, options), has_quarantine: false });
     }
-    let streams: Vec<&str> = chosen.iter().filter_map(|finding| finding.part.stream()).collect();
-    let cut = streams_to_cut(&root, &chosen, options)?;
-    let journal = journal_after(&root, &cut, options.stream.is_none())?;
-    let dirs = dirs_of(&root, &streams)?;
+    let Prepared { journal, streams } = prepare(&root, &chosen, options)?;
+    let dirs = dirs_of(&root, streams.keys())?;
     quarantine::copy(storage, &root.storage, path, quarantine, &[PathBuf::from("FORMAT")], &dirs)?;
     let replaced = journal.map_or(Ok(()), |needed| {
         let dir = Path::new(JOURNAL);
@@ -53,21 +53,79 @@ pub(super) fn apply_on(
         let failed = |finding| (finding, Done::Failed(error.clone()));
         return Ok(Repaired { findings: findings.into_iter().map(failed).collect(), has_quarantine: true });
     }
-    let has_journal = root.format.has_journal();
-    let wal = if streams.is_empty() { None } else { Some(open(storage, path, has_journal, lock)?) };
-    let findings = repair_streams(&root, wal, findings, options);
+    let findings = match open(storage, path, root.format.has_journal(), lock) {
+        Err(error) if !streams.is_empty() => {
+            let failed = |finding| (finding, Done::Failed(error.clone()));
+            findings.into_iter().map(failed).collect()
+        }
+        opened => repair_streams(opened.ok(), findings, &streams, options),
+    };
     Ok(Repaired { findings, has_quarantine: true })
 }
 
+/// The changes that a repair makes, decided before the first of them.
+struct Prepared {
+    /// The records of a new journal; `None` if the journal is not replaced.
+    journal: Option<Needed>,
+    /// The streams that are repaired.
+    streams: BTreeMap<String, StreamRepair>,
+}
+
+/// The repair of a stream.
+struct StreamRepair {
+    /// The entries that are kept.
+    kept: Range<u64>,
+    /// The new generation that the stream gets before it is opened, if it does.
+    cut: Option<Cut>,
+}
+
+/// A new generation of a stream, which may not open without it.
+struct Cut {
+    /// The id of the stream, if it is known.
+    id: Option<StreamId>,
+    /// The entries of the files that are kept.
+    in_files: Range<u64>,
+}
+
+fn prepare(root: &Root, chosen: &[&Finding], options: &RepairOptions) -> Result<Prepared> {
+    let mut journal = JournalAfter::of(root)?;
+    let is_repaired = journal.damage.is_some();
+    let mut is_changed = is_repaired;
+    if let Some(damage) = journal.damage.take().filter(|_| options.stream.is_some()) {
+        return Err(damage);
+    }
+    let mut streams = BTreeMap::new();
+    for finding in chosen {
+        let Part::Stream(name) = &finding.part else { continue };
+        let location = Location::new(root.streams(), stream_dir(name)?).named(name);
+        let Some(contents) = Contents::read(root, &location, &journal.needed, is_repaired)? else { continue };
+        let cut = |in_files| Cut { id: contents.id, in_files };
+        let repair = match (&finding.remedy, options.keep) {
+            (Remedy::Recover { seqs }, _) => StreamRepair { kept: seqs.clone(), cut: None },
+            (Remedy::Truncate { after: Some(after), .. }, Some(Keep::After)) => {
+                let begin = contents.begin_after_files();
+                StreamRepair { kept: after.clone(), cut: begin.map(|begin| cut(begin..begin)) }
+            }
+            (Remedy::Truncate { before: Some(before), .. }, Some(Keep::Before)) => {
+                is_changed |= contents.id.is_some_and(|id| journal.cut(id, before.end));
+                StreamRepair { kept: before.clone(), cut: contents.files_before().map(cut) }
+            }
+            _ => continue,
+        };
+        streams.insert(name.clone(), repair);
+    }
+    Ok(Prepared { journal: Some(journal.needed).filter(|_| is_changed), streams })
+}
+
 /// The directories that a repair of these streams may change.
-fn dirs_of(root: &Root, streams: &[&str]) -> Result<Vec<PathBuf>> {
+fn dirs_of<'a>(root: &Root, streams: impl Iterator<Item = &'a String>) -> Result<Vec<PathBuf>> {
     let mut dirs = Vec::new();
     if root.format.has_journal() {
         dirs.push(PathBuf::from(JOURNAL));
     }
     for name in streams {
         let dir = root.streams().join(stream_dir(name)?);
-        // A stream that only the journal has is repaired with the journal.
+        // A directory that is missing is created.
         if root.storage.list(&dir).is_ok() {
             dirs.push(dir);
         }
@@ -77,26 +135,25 @@ fn dirs_of(root: &Root, streams: &[&str]) -> Result<Vec<PathBuf>> {
 
 /// Repairs the streams, if any, in the log that is open for them, and closes the log.
 fn repair_streams(
-    root: &Root,
     wal: Option<Wal>,
     findings: Vec<Finding>,
+    streams: &BTreeMap<String, StreamRepair>,
     options: &RepairOptions,
 ) -> Vec<(Finding, Done)> {
     let repair = |finding: Finding| {
-        let done = match (&finding.part, &wal) {
+        let done = match (finding.part.stream(), &wal) {
             _ if !options.does(&finding) => return not_done(vec![finding], options).remove(0),
-            (Part::Stream(name), Some(wal)) => {
-                let repaired = repair_stream(root, wal, name, &finding.remedy, options);
-                repaired.map_or_else(Done::Failed, |()| Done::Repaired)
-            }
+            (Some(name), Some(wal)) => match streams.get(name).map(|repair| wal.repair_stream(name, repair)) {
+                Some(repaired) => repaired.map_or_else(Done::Failed, |()| Done::Repaired),
+                None => Done::Nothing,
+            },
             _ => Done::Repaired,
         };
         (finding, done)
     };
     let mut findings: Vec<(Finding, Done)> = findings.into_iter().map(repair).collect();
-    // The journal may have entries of other streams, which stay there.
-    if let Some(wal) = &wal
-        && let Err(error) = wal.close_fast()
+    if let Err(error) = wal.map_or(Ok(()), |wal| wal.close_after_repair())
+        && !streams.is_empty()
         && let Some((_, done)) = findings.iter_mut().find(|(_, done)| matches!(done, Done::Repaired))
     {
         *done = Done::Failed(error);
@@ -159,71 +216,46 @@ fn apply_to_format(storage: &dyn Storage, path: &Path, quarantine: &Path, option
     })
 }
 
-/// The streams that are cut without being opened, each with its new end.
-fn streams_to_cut(
-    root: &Root,
-    chosen: &[&Finding],
-    options: &RepairOptions,
-) -> Result<Vec<(stratawal_frame::StreamId, u64)>> {
-    let mut cut = Vec::new();
-    for finding in chosen {
-        let (Some(name), Remedy::Truncate { before: Some(before), is_usable: false, .. }) =
-            (finding.part.stream(), &finding.remedy)
-        else {
-            continue;
-        };
-        if options.keep != Some(Keep::Before) {
-            continue;
-        }
-        let location = Location::new(root.streams(), stream_dir(name)?).named(name);
-        if let Found::Stream(id) = stream_id(&root.storage, root.format.wal_id, &location) {
-            cut.push((id, before.end));
-        }
-    }
-    Ok(cut)
-}
-
 /// Opens the log for writing. The lock stays held, so that no other process can append what the
-/// repair would drop.
+/// repair would drop. The files of streams that are not opened do not change.
 fn open(storage: &dyn Storage, path: &Path, has_journal: bool, lock: Box<dyn Lock>) -> Result<Wal> {
     let options = Options::new().journal(has_journal).maintenance_thread(false);
     // It is the same storage, with paths that are relative to the directory above the log.
     let above = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().map_or(path, Path::new);
     let system = storage.at(above).map_err(|e| io_error("cannot open the directory above the log", e))?;
-    Wal::open_locked(system, name, &options, lock)
-}
-
-fn repair_stream(root: &Root, wal: &Wal, name: &str, remedy: &Remedy, options: &RepairOptions) -> Result<()> {
-    let kept = match (remedy, options.keep) {
-        (Remedy::Recover { seqs }, _) => return wal.truncate_damaged(name, seqs.start),
-        (Remedy::Truncate { after: Some(after), .. }, Some(Keep::After)) => {
-            return wal.truncate_damaged(name, after.start);
-        }
-        (Remedy::Truncate { before: Some(before), .. }, Some(Keep::Before)) => before.clone(),
-        _ => return Ok(()),
-    };
-    match wal.stream(name) {
-        Ok(stream) if stream.next_seq() > kept.end => return stream.truncate_from(kept.end),
-        Ok(_) => return Ok(()),
-        Err(error) if error.kind() == ErrorKind::Damaged => {}
-        Err(error) => return Err(error),
+    let wal = Wal::open_locked(system, name, &options, lock)?;
+    if let Some(journal) = wal.log_journal() {
+        journal.settle_carried_by(None);
     }
-    let location = Location::new(root.streams(), stream_dir(name)?).named(name);
-    let context = Arc::new(reader_context(root));
-    let found = Contents::read(&context, &location)?.and_then(|contents| contents.before());
-    if found.as_ref() != Some(&kept) {
-        let text = format!("the stream {name:?} was changed while it was repaired; repair it again");
-        return Err(log_error(ErrorKind::Io, text));
-    }
-    wal.cut_damaged(name, &kept)?;
-    wal.truncate_damaged(name, kept.start)
+    Ok(wal)
 }
 
 impl Wal {
-    /// See [`cut_damaged`](stratawal_stream::cut_damaged).
-    fn cut_damaged(&self, name: &str, kept: &std::ops::Range<u64>) -> Result<()> {
-        let (context, location) = self.context_and_location(name)?;
-        cut_damaged(&context, &location, &StreamOptions::new(), kept)
+    /// Repairs a stream that is not open, and checks that exactly the entries to be kept are.
+    fn repair_stream(&self, name: &str, repair: &StreamRepair) -> Result<()> {
+        if let Some(Cut { id, in_files }) = &repair.cut {
+            let (context, location) = self.context_and_location(name)?;
+            cut_damaged(&context, &location, &StreamOptions::new(), *id, in_files)?;
+        }
+        self.truncate_damaged(name, repair.kept.start)?;
+        let stream = self.stream(name)?;
+        let found = stream.first_seq()..stream.next_seq();
+        if found == repair.kept {
+            return Ok(());
+        }
+        let text = format!(
+            "the stream {name:?} has entries from {} up to, but not including, {} after the repair, and should have them from \
+             {} up to {}; the quarantine has its files as they were",
+            found.start, found.end, repair.kept.start, repair.kept.end
+        );
+        Err(log_error(ErrorKind::Io, text))
+    }
+
+    /// Closes the log. Streams that the repair does not concern may have entries in the journal.
+    /// They stay there, because the files of these streams are not in the quarantine.
+    fn close_after_repair(&self) -> Result<()> {
+        let has_others = self.log_journal().is_some_and(|journal| !journal.carried_streams().is_empty());
+        if has_others { self.close_fast() } else { self.close() }
     }
 }

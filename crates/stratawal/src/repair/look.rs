@@ -1,17 +1,17 @@
 //! Finds the damage, and the entries that can be kept. Changes nothing.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use stratawal_frame::{Features, FormatFile, SegmentHeader, SeqNo, StreamId, WalId};
 use stratawal_journal::{FileHeader, Image, Needed, NeededStream};
 use stratawal_storage::{Access, Storage};
-use stratawal_stream::{
-    Found, Location, LogContext, Salvaged, StreamLog, StreamOptions, drop_replaced, salvage, stream_id, verify,
-};
+use stratawal_stream::{Found, Location, LogContext, StreamLog, StreamOptions, drop_replaced, stream_id, verify};
 
+use super::contents::{Contents, context_of_files};
 use super::{Finding, Part, Remedy};
 use crate::error::{DamageKind, Error, ErrorKind, Result, io_error};
 use crate::inspect::reader_context;
@@ -47,7 +47,7 @@ pub(super) fn plan_of(root: &Root, path: &Path, stream: Option<&str>) -> Result<
     }
     for name in names {
         let location = Location::new(root.streams(), stream_dir(&name)?).named(&name);
-        findings.extend(look_at_stream(&context, &location, needed.as_ref())?);
+        findings.extend(look_at_stream(root, &context, &location, needed.as_ref())?);
     }
     Ok(findings)
 }
@@ -132,170 +132,228 @@ fn look_at_journal(root: &Root) -> Result<(Option<Needed>, Option<Finding>)> {
     Ok((Some(needed), Some(finding)))
 }
 
-/// Keeps the records that continue the files of their streams without a gap. Of a stream whose
-/// files are damaged, keeps all that follow one another. Also returns how many entries are kept and
-/// dropped.
+/// Keeps the records that continue the files of their streams without a gap. If it is not known
+/// where the files of a stream end, keeps all of its records: any of them may follow entries that
+/// only a lost file had. Also returns how many entries are kept and dropped.
 fn continuing(root: &Root, mut needed: Needed) -> Result<(Needed, u64, u64)> {
-    let context = LogContext::new(Arc::clone(&root.storage)).wal_id(root.format.wal_id).read_only(true);
-    let context = Arc::new(context);
     let mut kept = 0;
     let mut dropped = 0;
+    let names = names_by_id(root, &needed)?;
     for (&id, stream) in &mut needed.streams {
         drop_replaced(stream);
-        let files_end = end_of_files(root, &context, id, stream)?;
-        let begin = files_end.or_else(|| stream.parts.first().map(|located| located.part.first.0));
-        let mut end = begin.unwrap_or_default().max(stream.start.map_or(0, |start| start.0));
+        let name = stream.name.as_deref().and_then(|name| std::str::from_utf8(name).ok());
+        let name = name.or_else(|| names.get(&id).map(String::as_str));
+        let start = stream.start.map_or(0, |start| start.0);
+        let Some(files) = end_of_files(root, id, name, stream)? else {
+            dropped += stream.parts.iter().map(|located| u64::from(located.part.count)).sum::<u64>();
+            *stream = NeededStream::default();
+            continue;
+        };
+        let mut end = files.seq.max(start);
         let mut parts = Vec::new();
         for located in std::mem::take(&mut stream.parts) {
-            if located.part.first.0 <= end {
-                let next = located.part.end().0.max(end);
-                kept += next - end;
-                end = next;
-                parts.push(located);
-            } else {
-                dropped += located.part.end().0 - located.part.first.0;
+            let seqs = located.part.first.0..located.part.end().0;
+            if files.is_known && seqs.start > end {
+                dropped += seqs.end - seqs.start;
+                continue;
             }
+            kept += seqs.end.saturating_sub(end.max(seqs.start));
+            end = end.max(seqs.end);
+            parts.push(located);
         }
         stream.parts = parts;
         stream.firm = stream.firm.min(SeqNo(end));
     }
+    needed.streams.retain(|_, stream| *stream != NeededStream::default());
     Ok((needed, kept, dropped))
 }
 
-/// Where the sound files of a stream end: at 0 if it never had any. `None` if the files are
-/// damaged, missing, or not found because the journal has lost the stream's name.
-fn end_of_files(root: &Root, context: &Arc<LogContext>, id: StreamId, needed: &NeededStream) -> Result<Option<u64>> {
-    let Some(name) = needed.name.as_deref().and_then(|name| std::str::from_utf8(name).ok()) else { return Ok(None) };
+/// The names of the streams with a directory, by their ids, if the journal has lost a name.
+fn names_by_id(root: &Root, needed: &Needed) -> Result<BTreeMap<StreamId, String>> {
+    let mut names = BTreeMap::new();
+    if needed.streams.values().all(|stream| stream.name.is_some()) {
+        return Ok(names);
+    }
+    for name in root.stream_names()? {
+        let location = Location::new(root.streams(), stream_dir(&name)?).named(&name);
+        if let Found::Stream(id) = stream_id(&root.storage, root.format.wal_id, &location) {
+            names.insert(id, name);
+        }
+    }
+    Ok(names)
+}
+
+/// Where the files of a stream end.
+struct FilesEnd {
+    /// One past the last entry that is known.
+    seq: u64,
+    /// Whether there was no later entry.
+    is_known: bool,
+}
+
+/// Where the files of a stream end: at 0 if it never had any. Entries that are lost in the files
+/// count as if they were there, because what follows them can be kept. `None` if the stream was
+/// deleted: a later one has the directory of its name.
+fn end_of_files(root: &Root, id: StreamId, name: Option<&str>, needed: &NeededStream) -> Result<Option<FilesEnd>> {
+    const UNKNOWN: FilesEnd = FilesEnd { seq: 0, is_known: false };
+    let Some(name) = name else { return Ok(Some(UNKNOWN)) };
     let location = Location::new(root.streams(), stream_dir(name)?).named(name);
     match stream_id(&root.storage, root.format.wal_id, &location) {
         Found::Stream(found) if found == id => {}
-        Found::Missing if !needed.has_directory => return Ok(Some(0)),
-        _ => return Ok(None),
+        Found::Stream(_) => return Ok(None),
+        Found::Missing if !may_have_directory(needed) => return Ok(Some(FilesEnd { seq: 0, is_known: true })),
+        Found::Missing | Found::Unreadable => return Ok(Some(UNKNOWN)),
     }
-    let (files, damage) = StreamLog::open_before_damage(Arc::clone(context), location, StreamOptions::new())?;
-    Ok(damage.is_none().then(|| files.report().next_seq))
+    let context = Arc::new(context_of_files(root));
+    match StreamLog::open_before_damage(context, location.clone(), StreamOptions::new()) {
+        Ok((files, None)) => return Ok(Some(FilesEnd { seq: files.report().next_seq, is_known: true })),
+        Err(error) if error.kind() != ErrorKind::NewerFormat => return Err(error),
+        _ => {}
+    }
+    let contents = Contents::of_files(root, &location, 0)?;
+    let end = |contents: Contents| FilesEnd { seq: contents.next, is_known: contents.is_end_known() };
+    Ok(Some(contents.map_or(UNKNOWN, end)))
 }
 
-/// The entries of a damaged stream.
-#[derive(Debug, Default)]
-pub(super) struct Contents {
-    pub(super) first: Option<u64>,
-    /// The first damaged entry.
-    pub(super) hole: Option<u64>,
-    /// One past the last damaged entry; `None` if it is not known.
-    pub(super) after: Option<u64>,
-    next: u64,
-    intact: u64,
-    has_holes: bool,
+/// Whether the records do not rule out that the stream had a directory. Without one, each part has
+/// its name.
+fn may_have_directory(needed: &NeededStream) -> bool {
+    needed.has_directory || needed.parts.iter().any(|located| located.part.name.is_none())
 }
 
-impl Contents {
-    pub(super) fn read(context: &Arc<LogContext>, location: &Location) -> Result<Option<Self>> {
-        let Some(items) = salvage(context, location, &StreamOptions::new())? else { return Ok(None) };
-        let mut contents = Self::default();
-        for item in items {
-            match item? {
-                Salvaged::Entry(entry) | Salvaged::Uncertain(entry) => {
-                    contents.first.get_or_insert(entry.seq());
-                    contents.next = entry.seq() + 1;
-                    contents.intact += 1;
-                }
-                Salvaged::Lost(lost) => {
-                    // Damage to the journal is repaired first.
-                    if lost.error.damage() == Some(DamageKind::Journal) {
-                        continue;
-                    }
-                    contents.first.get_or_insert(lost.first_seq);
-                    contents.hole.get_or_insert(lost.first_seq);
-                    contents.after = lost.next_seq;
-                    contents.next = contents.next.max(lost.next_seq.unwrap_or(lost.first_seq));
-                    contents.has_holes = true;
-                }
-                _ => {}
-            }
-        }
-        Ok(Some(contents))
-    }
-
-    pub(super) fn before(&self) -> Option<Range<u64>> {
-        let range = self.first?..self.hole?;
-        Some(range).filter(|range| !range.is_empty())
-    }
-
-    pub(super) fn after(&self) -> Option<Range<u64>> {
-        let range = self.after?..self.next;
-        Some(range).filter(|range| !range.is_empty())
-    }
-}
-
-/// The finding in a stream, if it is damaged.
-fn look_at_stream(context: &Arc<LogContext>, location: &Location, journal: Option<&Needed>) -> Result<Option<Finding>> {
-    let options = StreamOptions::new();
-    let Some(check) = verify(context, location, &options)? else { return Ok(None) };
-    let is_of_stream = |damage: &Error| journal.is_none() || damage.damage() != Some(DamageKind::Journal);
-    let damage: Vec<Error> = check.damage.into_iter().filter(is_of_stream).collect();
+/// The finding in a stream, if it is damaged. `repaired` has the records of a damaged journal once
+/// it is repaired.
+fn look_at_stream(
+    root: &Root,
+    context: &Arc<LogContext>,
+    location: &Location,
+    repaired: Option<&Needed>,
+) -> Result<Option<Finding>> {
+    let is_of_stream = |damage: &Error| repaired.is_none() || damage.damage() != Some(DamageKind::Journal);
+    let damage: Vec<Error> = match verify(context, location, &StreamOptions::new()) {
+        Ok(None) => return Ok(None),
+        Ok(Some(check)) => check.damage.into_iter().filter(is_of_stream).collect(),
+        // A version number may be damaged. It is not known what else the file would state.
+        Err(newer) if newer.kind() == ErrorKind::NewerFormat => vec![newer],
+        Err(error) => return Err(error),
+    };
     if damage.is_empty() {
         return Ok(None);
     }
-    let by_hand = [DamageKind::Misplaced, DamageKind::Directory, DamageKind::History, DamageKind::NoSegment];
+    let by_hand = [DamageKind::Misplaced, DamageKind::Directory, DamageKind::History];
     let is_by_hand = |damage: &Error| damage.damage().is_none_or(|kind| by_hand.contains(&kind));
     let contents = match damage.iter().any(is_by_hand) {
         true => None,
-        false => Contents::read(context, location)?,
-    };
-    let remedy = contents.map_or(Remedy::ByHand, |contents| {
-        let usable = [DamageKind::Frame, DamageKind::Gap, DamageKind::Seal];
-        let is_usable = damage.iter().all(|damage| damage.damage().is_some_and(|kind| usable.contains(&kind)));
-        let (before, after) = (contents.before(), contents.after());
-        match contents.first {
-            // Recovery seals only the file before the newest one. The stream can be used.
-            _ if !contents.has_holes && is_usable && !is_before_newest(context, location, &damage) => Remedy::ByHand,
-            Some(first) if !contents.has_holes => Remedy::Recover { seqs: first..contents.next },
-            _ if before.is_none() && after.is_none() => Remedy::ByHand,
-            _ => Remedy::Truncate { before, after, intact: contents.intact, is_usable },
+        false => {
+            let needed =
+                repaired.map_or_else(|| sound_journal(root).map(Cow::Owned), |needed| Ok(Cow::Borrowed(needed)))?;
+            Contents::read(root, location, &needed, repaired.is_some())?
         }
-    });
+    };
+    let remedy = contents.map_or(Remedy::ByHand, |contents| remedy_of(context, location, &damage, &contents));
     Ok(Some(Finding { part: Part::Stream(location.name().to_owned()), damage, remedy }))
+}
+
+/// The remedy for damage to a stream with these contents.
+fn remedy_of(context: &LogContext, location: &Location, damage: &[Error], contents: &Contents) -> Remedy {
+    let has_kind = |kinds: &[DamageKind], damage: &Error| damage.damage().is_some_and(|kind| kinds.contains(&kind));
+    let is_usable =
+        damage.iter().all(|damage| has_kind(&[DamageKind::Frame, DamageKind::Gap, DamageKind::Seal], damage));
+    let is_gone = damage.iter().any(|damage| has_kind(&[DamageKind::NoSegment], damage));
+    let (before, after) = (contents.before(), contents.after());
+    match contents.first {
+        // The files are of another stream than the records.
+        _ if is_gone && contents.has_files => Remedy::ByHand,
+        // Recovery seals only the file before the newest one. The stream can be used.
+        _ if !contents.has_holes() && is_usable && !is_before_newest(context, location, damage) => Remedy::ByHand,
+        Some(first) if !contents.has_holes() => Remedy::Recover { seqs: first..contents.next },
+        _ if before.is_none() && after.is_none() => Remedy::ByHand,
+        _ => Remedy::Truncate {
+            before,
+            after,
+            intact: contents.intact,
+            uncertain: contents.uncertain.clone(),
+            is_usable,
+        },
+    }
 }
 
 /// Whether the only damage is in the live file before the newest one.
 fn is_before_newest(context: &LogContext, location: &Location, damage: &[Error]) -> bool {
     let dir = stream_dir(location.name()).map(|dir| Path::new("streams").join(dir)).unwrap_or_default();
     let entries = context.storage().list(&dir).unwrap_or_default();
-    let names = || entries.iter().filter_map(|entry| entry.name.to_str()).filter(|name| name.ends_with(".seg"));
-    // A name is the base, a dash, and the generation, each with leading zeros.
+    let names = || {
+        entries
+            .iter()
+            .filter_map(|entry| entry.name.to_str())
+            .filter(|name| name.ends_with(".seg") && !name.starts_with('.'))
+    };
+    // A name is the base, a dash, and the generation, each with leading zeros. That of a file that
+    // is being created begins with a dot.
     let base = |name: &str| name.split('-').next().map(str::to_owned);
     let Some(newest) = names().max_by_key(|name| name.split('-').next_back().map(str::to_owned)) else { return false };
     let before = names().filter(|name| base(name) < base(newest)).max();
     damage.len() == 1 && before.is_some() && damage[0].segment() == before
 }
 
-/// The records that a journal has once it is repaired, and once the entries at or above the ends in
-/// `cut` are dropped. `None` if the journal needs no change. A damaged one is an error unless
-/// `may_repair` is set.
-pub(super) fn journal_after(root: &Root, cut: &[(StreamId, u64)], may_repair: bool) -> Result<Option<Needed>> {
+/// The records of a journal that is sound. There are none if the log has no journal.
+fn sound_journal(root: &Root) -> Result<Needed> {
     if !root.format.has_journal() {
-        return Ok(None);
+        return Ok(Needed::default());
     }
-    let (repaired, finding) = look_at_journal(root)?;
-    if let Some(damage) = finding.and_then(|finding| finding.damage.into_iter().next()).filter(|_| !may_repair) {
-        return Err(damage);
+    let image = Image::read(&*root.storage, Path::new(JOURNAL), root.format.wal_id);
+    Ok(image.map_err(|error| journal_error(root, &error))?.needed())
+}
+
+/// The records that a journal has once it is repaired.
+pub(super) struct JournalAfter {
+    pub(super) needed: Needed,
+    /// The damage that is repaired.
+    pub(super) damage: Option<Error>,
+}
+
+impl JournalAfter {
+    pub(super) fn of(root: &Root) -> Result<Self> {
+        let (repaired, finding) = look_at_journal(root)?;
+        let damage = finding.and_then(|finding| finding.damage.into_iter().next());
+        let needed = repaired.map_or_else(|| sound_journal(root), Ok)?;
+        Ok(Self { needed, damage })
     }
-    let is_damaged = repaired.is_some();
-    let mut needed = match repaired {
-        Some(needed) => needed,
-        None => {
-            let image = Image::read(&*root.storage, Path::new(JOURNAL), root.format.wal_id);
-            image.map_err(|error| journal_error(root, &error))?.needed()
-        }
-    };
-    let mut is_changed = is_damaged;
-    for (id, end) in cut {
-        let Some(stream) = needed.streams.get_mut(id) else { continue };
+
+    /// Drops the entries of a stream at or above `end`. Below `end`, the files of the stream have
+    /// the entries of a record that goes beyond it. Returns whether anything has changed.
+    pub(super) fn cut(&mut self, id: StreamId, end: u64) -> bool {
+        let Some(stream) = self.needed.streams.get_mut(&id) else { return false };
         let before = stream.parts.len();
-        stream.parts.retain(|located| located.part.first.0 < *end);
-        is_changed |= stream.parts.len() < before || stream.firm.0 > *end;
-        stream.firm = stream.firm.min(SeqNo(*end));
+        stream.parts.retain(|located| located.part.end().0 <= end);
+        let is_changed = stream.parts.len() < before || stream.firm.0 > end;
+        stream.firm = stream.firm.min(SeqNo(end));
+        is_changed
     }
-    Ok(Some(needed).filter(|_| is_changed))
+}
+
+#[cfg(all(test, not(stratawal_loom)))]
+mod tests {
+    use stratawal_journal::{LocatedPart, Lsn, Part as JournalPart};
+
+    use super::*;
+
+    #[test]
+    fn record_that_goes_beyond_the_cut_is_dropped() {
+        let stream = StreamId(7);
+        let located = |first| {
+            let first = SeqNo(first);
+            let part =
+                JournalPart { stream, name: None, first, count: 5, timestamp: 0, firm: true, body: Vec::new().into() };
+            LocatedPart { part, lsn: Lsn(0), end: Lsn(1) }
+        };
+        let mut needed = Needed::default();
+        let parts = vec![located(0), located(5), located(10)];
+        needed.streams.insert(stream, NeededStream { parts, firm: SeqNo(15), ..NeededStream::default() });
+        let mut journal = JournalAfter { needed, damage: None };
+        assert!(journal.cut(stream, 7) && !journal.cut(stream, 7));
+        let left = &journal.needed.streams[&stream];
+        let firsts: Vec<SeqNo> = left.parts.iter().map(|located| located.part.first).collect();
+        assert_eq!((firsts, left.firm), (vec![SeqNo(0)], SeqNo(7)));
+    }
 }
