@@ -100,10 +100,12 @@ fn scan_newest(files: &StreamFiles<'_>, newest: &mut FoundSegment, order: ReadOr
     let scan = newest.scan_file(files, order)?;
     // A chain that ends in a SEAL names a successor that must exist, but no segment is newer than
     // this one.
-    if scan.chain.seal.is_some() {
+    if let Some((seal, _)) = &scan.chain.seal {
         let at = Some(scan.chain.end.0);
         let error = Error::damage_at(files.location, DamageKind::SuccessorMissing, Some(newest.id()), at);
-        return Err(error.with_lost_from(scan.chain.end_seq.0));
+        // If the stream was truncated, the chain has entries that the SEAL does not count.
+        let counted = newest.header().base + seal.entries;
+        return Err(error.with_lost_from(counted.min(scan.chain.end_seq).0));
     }
     let first_seq = scan.chain.start.unwrap_or(newest.header().start);
     newest.scan = Some(scan);

@@ -145,11 +145,9 @@ fn enter_chain(files: &StreamFiles<'_>, holder: &mut FoundSegment, first_seq: Se
 
 /// A SEAL in the newest segment names a segment that must exist.
 fn check_end(files: &StreamFiles<'_>, newest: &FoundSegment, first_seq: SeqNo) -> Result<()> {
-    if newest.file(files)?.find_seal().map_err(|e| files.failed(e))?.is_none() {
-        return Ok(());
-    }
+    let Some(seal) = newest.file(files)?.find_seal().map_err(|e| files.failed(e))? else { return Ok(()) };
     let error = Error::damage_at(files.location, DamageKind::SuccessorMissing, Some(newest.id()), None);
-    Err(error.with_lost_from(first_seq.max(newest.header().base).0))
+    Err(error.with_lost_from(first_seq.max(seal.end_seq).0))
 }
 
 /// Reads the headers of all segments. Fails if a segment may hold entries of another stream or log.
