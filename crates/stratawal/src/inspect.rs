@@ -212,12 +212,14 @@ pub fn verify_journal(path: impl AsRef<Path>) -> Result<Option<JournalCheck>> {
 /// without the salt in the header. At the end of the stream, a lost entry is reported only if the
 /// rest of the stream attests it.
 ///
-/// # A damaged journal
+/// # The journal
 ///
-/// If the [journal](crate::Options::journal) of the log is damaged, the entries that it still has
-/// of the stream follow those of its files. They are [`Salvaged::Uncertain`], because the record of
-/// a truncation may be lost. A [`Salvaged::Lost`] of unknown length ends the salvage, also if the
-/// stream had no entries in the journal. [`verify_journal`] reports the damage.
+/// The entries that only the [journal](crate::Options::journal) of the log has follow those of the
+/// stream's files, even if the files are damaged or missing. Entries that a damaged file should
+/// have are taken from the journal if it still has them. If the journal is damaged, its entries are
+/// [`Salvaged::Uncertain`], because the record of a truncation may be lost. Then a
+/// [`Salvaged::Lost`] of unknown length ends the salvage, also if the stream had no entries in the
+/// journal. [`verify_journal`] reports the damage.
 ///
 /// # Memory
 ///

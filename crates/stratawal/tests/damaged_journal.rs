@@ -1,5 +1,5 @@
-//! Reading a log whose commit journal is damaged: no look-up hides that entries may be lost, and
-//! tools read everything that is left.
+//! Reading a log whose commit journal is damaged, or whose files are while the journal is sound: no
+//! look-up hides that entries may be lost, and tools read everything that is left.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -51,6 +51,19 @@ fn text(data: &[u8]) -> String {
     String::from_utf8_lossy(data).into_owned()
 }
 
+/// The result of a salvage, in words. An uncertain entry has a question mark.
+fn salvaged(dir: &Path, name: &str) -> Vec<String> {
+    let shown = |item| match item {
+        Salvaged::Entry(entry) => text(entry.data()),
+        Salvaged::Uncertain(entry) => format!("{}?", text(entry.data())),
+        Salvaged::Lost(lost) => {
+            format!("lost {} to {:?}: {:?}", lost.first_seq, lost.next_seq, lost.error.damage().unwrap())
+        }
+        other => panic!("{other:?}"),
+    };
+    inspect::salvage(dir, name).unwrap().map(|item| shown(item.unwrap())).collect()
+}
+
 #[test]
 fn look_up_beside_a_damaged_journal_is_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -94,21 +107,131 @@ fn entries_in_files_are_readable_beside_a_damaged_journal() {
 fn salvage_reads_what_a_damaged_journal_still_has() {
     let dir = tempfile::tempdir().unwrap();
     damaged_log(dir.path());
-    let salvaged = |name: &str| -> Vec<String> {
-        let shown = |item| match item {
-            Salvaged::Entry(entry) => text(entry.data()),
-            Salvaged::Uncertain(entry) => format!("{}?", text(entry.data())),
-            Salvaged::Lost(lost) => {
-                assert_eq!(lost.error.damage(), Some(DamageKind::Journal));
-                format!("lost {} to {:?}", lost.first_seq, lost.next_seq)
-            }
-            other => panic!("{other:?}"),
-        };
-        inspect::salvage(dir.path(), name).unwrap().map(|item| shown(item.unwrap())).collect()
-    };
-    assert_eq!(salvaged("old"), ["filed", "second?", "lost 2 to None"]);
-    assert_eq!(salvaged("new"), ["first?", "lost 1 to Some(2)", "third?", "lost 3 to None"]);
-    assert_eq!(salvaged("settled"), ["filed, too", "lost 1 to None"]);
+    let salvaged = |name| salvaged(dir.path(), name);
+    assert_eq!(salvaged("old"), ["filed", "second?", "lost 2 to None: Journal"]);
+    assert_eq!(salvaged("new"), ["first?", "lost 1 to Some(2): Journal", "third?", "lost 3 to None: Journal"]);
+    assert_eq!(salvaged("settled"), ["filed, too", "lost 1 to None: Journal"]);
+}
+
+/// Damage to the files of the stream in a directory.
+type FileDamage = fn(&Path);
+
+/// The only segment file in `dir`.
+fn segment_file(dir: &Path) -> PathBuf {
+    fs::read_dir(dir).unwrap().next().unwrap().unwrap().path()
+}
+
+fn change(dir: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let path = segment_file(dir);
+    let mut bytes = fs::read(&path).unwrap();
+    change(&mut bytes);
+    fs::write(path, bytes).unwrap();
+}
+
+/// All files of a stream are lost, and the journal has its newest entries.
+const LOST_FILES: [(DamageKind, FileDamage); 4] = [
+    (DamageKind::NoSegment, |dir| fs::remove_dir_all(dir).unwrap()),
+    (DamageKind::NoSegment, |dir| fs::remove_file(segment_file(dir)).unwrap()),
+    (DamageKind::Header, |dir| change(dir, |bytes| bytes.truncate(60))),
+    (DamageKind::Header, |dir| change(dir, |bytes| bytes[..100].fill(0))),
+];
+
+/// The entries 0 and 1 of "s" are in its files. The journal alone has the other two.
+fn half_in_the_journal(dir: &Path) {
+    let wal = options().open(dir).unwrap();
+    append(&wal, "s", &["zero", "one"]);
+    wal.close().unwrap();
+    let wal = options().open(dir).unwrap();
+    append(&wal, "s", &["two", "three"]);
+    std::mem::forget(wal);
+}
+
+#[test]
+fn entries_in_the_journal_outlive_lost_files() {
+    for (kind, damage) in LOST_FILES {
+        let dir = tempfile::tempdir().unwrap();
+        half_in_the_journal(dir.path());
+        damage(&dir.path().join("streams/s"));
+        let lost = format!("lost 0 to Some(2): {kind:?}");
+        let end = format!("lost 4 to None: {kind:?}");
+        assert_eq!(salvaged(dir.path(), "s"), [&lost[..], "two", "three", &end]);
+        assert!(inspect::verify_journal(dir.path()).unwrap().unwrap().damage.is_none());
+    }
+}
+
+#[test]
+fn damaged_journal_outlives_lost_files() {
+    for (kind, damage) in LOST_FILES {
+        let dir = tempfile::tempdir().unwrap();
+        half_in_the_journal(dir.path());
+        damage(&dir.path().join("streams/s"));
+        let path = journal_file(dir.path());
+        let mut bytes = fs::read(&path).unwrap();
+        let at = bytes.windows(5).rposition(|found| found == b"three").unwrap();
+        bytes[at] ^= 1;
+        fs::write(path, bytes).unwrap();
+        let found = salvaged(dir.path(), "s");
+        assert_eq!(found[1..], ["two?", "lost 3 to None: Journal"], "{kind:?}: {found:?}");
+        assert!(found[0].starts_with("lost 0 to Some(2): "), "{kind:?}: {found:?}");
+    }
+}
+
+#[test]
+fn entries_in_the_journal_fill_damaged_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = options().open(dir.path()).unwrap();
+    append(&wal, "s", &["zero", "one", "two"]);
+    // The files have the entries, and so does the journal until it needs room.
+    wal.stream("s").unwrap().close().unwrap();
+    std::mem::forget(wal);
+    let streams = dir.path().join("streams/s");
+    let at = |bytes: &[u8]| bytes.windows(3).position(|found| found == b"one");
+    change(&streams, |bytes| {
+        let at = at(bytes).unwrap();
+        bytes[at] ^= 1;
+    });
+    assert_eq!(salvaged(dir.path(), "s"), ["zero", "one", "two"]);
+    let path = journal_file(dir.path());
+    let mut bytes = fs::read(&path).unwrap();
+    let at = at(&bytes).unwrap();
+    bytes[at] ^= 1;
+    fs::write(path, bytes).unwrap();
+    let found = salvaged(dir.path(), "s");
+    assert!(found.iter().any(|item| item.starts_with("lost 1 to Some(2): ")), "{found:?}");
+    assert_eq!(found.last().unwrap(), "lost 3 to None: Journal");
+    assert_eq!(found.len(), 4, "{found:?}");
+}
+
+/// The lost entries of an error are those that no part of the stream has.
+#[test]
+fn error_names_only_entries_that_are_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    half_in_the_journal(dir.path());
+    fs::remove_dir_all(dir.path().join("streams/s")).unwrap();
+    let reader = options().open_read_only(dir.path()).unwrap();
+    let error = reader.stream("s").unwrap_err();
+    assert_eq!((error.damage(), error.lost()), (Some(DamageKind::NoSegment), Some(0..2)), "{error}");
+    let inspect::Readable { stream, damage, .. } = inspect::readable(dir.path(), "s").unwrap();
+    assert_eq!(stream.iter(..).count(), 0);
+    assert_eq!(damage.and_then(|damage| damage.damage()), Some(DamageKind::NoSegment));
+}
+
+/// The end of a stream whose last file is missing is that of its last truncation.
+#[test]
+fn missing_last_file_is_missing_from_the_cut_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = options().journal(false).open(dir.path()).unwrap();
+    append(&wal, "s", &["zero", "one", "two", "three"]);
+    wal.stream("s").unwrap().truncate_from(2).unwrap();
+    append(&wal, "s", &["new"]);
+    wal.close().unwrap();
+    let mut files = inspect::segment_files(dir.path(), "s").unwrap();
+    fs::remove_file(dir.path().join("streams/s").join(files.pop().unwrap().name)).unwrap();
+    assert_eq!(files.len(), 1);
+    let error = options().journal(false).open_read_only(dir.path()).unwrap().stream("s").unwrap_err();
+    assert_eq!(error.damage(), Some(DamageKind::SuccessorMissing));
+    assert!(error.to_string().contains("entries from 2 on may be lost"), "{error}");
+    assert_eq!(salvaged(dir.path(), "s"), ["zero?", "one?", "lost 2 to None: SuccessorMissing"]);
 }
 
 #[test]

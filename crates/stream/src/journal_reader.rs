@@ -11,7 +11,7 @@
 //! process has synced the journal, or the writer has attested them. It syncs at most once in 10 ms.
 //! A look that needs a sooner sync waits, and looks again for the writer's MARK meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -112,6 +112,46 @@ impl JournalTail {
     /// One past the last entry, if there are any.
     pub(crate) fn end(&self) -> Option<u64> {
         self.parts.last().map(|part| part.end_seq().0)
+    }
+}
+
+/// What the journal has of a stream, whether or not that follows the files.
+#[derive(Debug)]
+pub(crate) struct JournalParts {
+    /// The first live seq, if the journal has it.
+    pub(crate) start: Option<SeqNo>,
+    /// The parts by seq. Parts may overlap, and there may be holes between them.
+    pub(crate) parts: VecDeque<PartSource>,
+    /// Whether the entries are those of the stream. Not if the record of a truncation may be lost.
+    pub(crate) is_certain: bool,
+}
+
+impl JournalParts {
+    pub(crate) const NONE: Self = Self { start: None, parts: VecDeque::new(), is_certain: true };
+}
+
+/// A part of a stream.
+#[derive(Debug)]
+pub(crate) enum PartSource {
+    /// A part that is read when its turn comes.
+    At(PartPosition),
+    /// A part that a damaged journal still has.
+    Read(Part),
+}
+
+impl PartSource {
+    pub(crate) fn first(&self) -> SeqNo {
+        match self {
+            Self::At(at) => at.first,
+            Self::Read(part) => part.first,
+        }
+    }
+
+    pub(crate) fn end(&self) -> SeqNo {
+        match self {
+            Self::At(at) => at.end_seq(),
+            Self::Read(part) => part.end(),
+        }
     }
 }
 
@@ -256,6 +296,24 @@ impl JournalReader {
         }))
     }
 
+    /// Everything that the journal has of the stream at `location`, as the last look found it, also
+    /// if the files or the journal are damaged. `id` is the id of the stream, if its files show it.
+    pub(crate) fn parts_of(&self, location: &Location, id: Option<StreamId>) -> Result<JournalParts> {
+        let state = self.state.lock();
+        if state.damage.is_some() {
+            drop(state);
+            let remains = self.remains(location, id)?.unwrap_or_default();
+            let parts = remains.parts.into_iter().map(|located| PartSource::Read(located.part)).collect();
+            return Ok(JournalParts { start: remains.start, parts, is_certain: false });
+        }
+        let shown = state.follower.shown_to();
+        let Some((_, stream)) = state.find(location, id) else { return Ok(JournalParts::NONE) };
+        let mut parts: Vec<PartPosition> = stream.parts.iter().filter(|part| part.end() <= shown).copied().collect();
+        parts.sort_by_key(|part| part.first);
+        let parts = parts.into_iter().map(PartSource::At).collect();
+        Ok(JournalParts { start: stream.start_at(shown), parts, is_certain: true })
+    }
+
     /// The first live seq that the journal has for the stream at `location`, whose files have this
     /// id, as of the last look. It is durable. A damaged journal may still have it.
     pub(crate) fn start_of(&self, location: &Location, id: StreamId) -> Result<Option<SeqNo>> {
@@ -304,7 +362,7 @@ impl JournalReader {
             may_be_cut: look.since.is_some_and(|since| !now.continues(since)),
             ..JournalTail::NONE
         };
-        let Some((id, stream)) = state.find(look) else {
+        let Some((id, stream)) = state.find(look.location, look.files.map(|files| files.stream)) else {
             tail.complete = now;
             return state.join_nothing(look, tail).map_err(failed);
         };
@@ -351,6 +409,15 @@ impl JournalReader {
         is_known && state.sighting() == sighting
     }
 
+    /// Reads a part, unless it was read. Returns `None` if the journal holds other records there by
+    /// now.
+    pub(crate) fn read_source(&self, location: &Location, source: PartSource) -> Result<Option<Part>> {
+        match source {
+            PartSource::At(at) => self.read_part(location, &at),
+            PartSource::Read(part) => Ok(Some(part)),
+        }
+    }
+
     /// Reads a part again. Returns `None` if the journal holds other records there by now.
     pub(crate) fn read_part(&self, location: &Location, at: &PartPosition) -> Result<Option<Part>> {
         self.state.lock().follower.read_part(at).map_err(|error| Error::journal(location, error))
@@ -382,11 +449,11 @@ impl State {
     }
 
     /// The records of the stream. The id in its files decides, or else its name.
-    fn find(&self, look: &StreamLook<'_>) -> Option<(StreamId, &IndexedStream)> {
+    fn find(&self, location: &Location, id: Option<StreamId>) -> Option<(StreamId, &IndexedStream)> {
         let index = Some(self.follower.index()).filter(|_| self.has_journal)?;
-        match look.files {
-            Some(files) => index.stream(files.stream).map(|stream| (files.stream, stream)),
-            None => index.named(look.location.name().as_bytes()),
+        match id {
+            Some(id) => index.stream(id).map(|stream| (id, stream)),
+            None => index.named(location.name().as_bytes()),
         }
     }
 
@@ -460,8 +527,10 @@ impl State {
         parts.sort_by_key(|part| part.first);
         let last = parts.iter().map(|part| part.end_seq().0).max().unwrap_or(0);
         let mut end = from;
+        let mut gap_end = None;
         for part in parts {
             if part.first.0 > end {
+                gap_end = Some(part.first.0);
                 break;
             }
             if part.end_seq().0 > end {
@@ -480,7 +549,9 @@ impl State {
         }
         if promised > end || is_lost {
             let kind = if look.files.is_none() { DamageKind::NoSegment } else { DamageKind::Lost };
-            return Err(Error::damage_at(look.location, kind, None, None).with_lost(end..promised.max(end)));
+            // The entries after the gap are not lost.
+            let lost = end..gap_end.unwrap_or(promised).min(promised).max(end);
+            return Err(Error::damage_at(look.location, kind, None, None).with_lost(lost));
         }
         if stream.end() <= shown {
             tail.complete = tail.sighting;

@@ -450,7 +450,7 @@ pub(crate) fn promise_in_the_journal_shows_lost_files(mapped: bool) -> Result<()
     let after = after(&sim, Crash::Kill);
     empty_segments(&after);
     match open(after, mapped).stream("s") {
-        Err(error) if error.kind() == ErrorKind::Damaged && error.lost() == Some(0..6) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::Damaged && error.lost() == Some(0..3) => Ok(()),
         Err(error) => Err(format!("an error of another kind: {error}: {:?}", error.lost())),
         Ok(stream) => Err(format!("opens with {} entries", stream.next_seq())),
     }

@@ -17,7 +17,10 @@ impl Error {
             DamageKind::Directory => {
                 "put the stream's own directory back, or remove by hand the link or file that has taken its name"
             }
-            DamageKind::NoSegment => "nothing is left to read; restore the files from a copy, or delete the stream",
+            DamageKind::NoSegment => {
+                "only entries that the journal still has can be read, with `inspect::salvage`; restore the files from a copy, \
+                 or delete the stream"
+            }
             DamageKind::Frame | DamageKind::Gap => {
                 "the entries that are not lost can be read, including those after the damage, and the stream can be appended to; \
                  truncating before the first entry after the damage drops the damage and every entry before it; read those \

@@ -102,7 +102,9 @@ pub(super) fn check_join(context: &LogContext, location: &Location, id: StreamId
 /// restarts, if it does.
 fn joined_to(location: &Location, needed: &NeededStream, end: SeqNo) -> Result<(JournalTail, Option<SeqNo>)> {
     needed.tail_of_files(end).map_err(|gap| {
-        let lost = gap.from.0..gap.promised.0;
+        // The entries after the gap are not lost.
+        let after = needed.parts.iter().map(|located| located.part.first).find(|first| *first > gap.from);
+        let lost = gap.from.0..after.unwrap_or(gap.promised).min(gap.promised).0;
         Error::damage_at(location, DamageKind::Lost, None, None).with_lost(lost)
     })
 }

@@ -24,6 +24,8 @@ pub(crate) fn read_before_damage(files: &StreamFiles<'_>) -> Result<Recovered> {
     let (valid, broken) = match list(files) {
         Ok(listing) => read_valid(files, &listing.segments),
         Err(e) if e.is_damage() => (Vec::new(), Vec::new()),
+        // Only the journal knows the stream, or its directory was removed.
+        Err(_) if !files.exist()? => (Vec::new(), Vec::new()),
         Err(e) => return Err(e),
     };
     let mut live = drop_void(valid);

@@ -11,6 +11,8 @@
 //! - The stream ends at a hole at or above the attested watermark. A crash can leave such a hole,
 //!   and the next open ends the stream there.
 //!
+//! The commit journal may still have entries of a hole. They are not lost.
+//!
 //! An entry that was found was certainly written to this stream, with these bytes and this seq.
 //! Whether `truncate_from` has dropped it is known only if the following segment is known, which is
 //! the case:
@@ -214,6 +216,10 @@ impl Salvage {
     fn step(&mut self) -> Result<Step> {
         loop {
             let step = match self.reading.take() {
+                reading if self.rest.hole.is_some() => {
+                    self.reading = reading;
+                    self.fill()?
+                }
                 Some(reading) => self.read_on(reading)?,
                 None => match self.plan.pieces.pop_front() {
                     Some(piece) => self.enter(piece)?,
@@ -234,17 +240,19 @@ impl Salvage {
             let error = Error::damage_at(&self.location, damage, Some(piece.id), None);
             let base = piece.id.base;
             self.plan.pieces.push_front(piece);
-            return self.hole(Some(base), error);
+            return self.hole(base, error);
         }
         if piece.limit <= self.next {
             return Ok(Step::Continue);
         }
         let header = match &piece.header {
             Ok(header) => header,
-            Err(error) => {
-                let end = (piece.limit < UNLIMITED).then_some(piece.limit);
-                return self.hole(end, error.clone());
+            // The journal may show where the lost entries end.
+            Err(error) if piece.limit == UNLIMITED => {
+                self.plan.end_damage = Some(error.clone());
+                return Ok(Step::Continue);
             }
+            Err(error) => return self.hole(piece.limit, error.clone()),
         };
         let file = self.files().open(piece.id).map_err(|e| self.failed(e))?;
         if file.header() != header {
@@ -286,7 +294,7 @@ impl Salvage {
             let error = Error::damage_at(&self.location, DamageKind::Gap, Some(id), Some(found.offset.0));
             reading.found = Some(found);
             self.reading = Some(reading);
-            return self.hole(Some(first), error);
+            return self.hole(first, error);
         }
         if !follows && first >= self.plan.attested {
             // The chain ends before this frame, and nothing attests the frames after the chain.
@@ -311,7 +319,7 @@ impl Salvage {
         };
         let end = found.header.end_seq().min(reading.piece.limit);
         self.reading = Some(reading);
-        self.hole(Some(end), error)
+        self.hole(end, error)
     }
 
     /// Leaves the piece, which has no more frames.
@@ -328,43 +336,52 @@ impl Salvage {
             limit => limit,
         };
         let error = Error::damage_at(&self.location, DamageKind::Lost, Some(piece.id), None);
-        self.hole(Some(end), error)
+        self.hole(end, error)
     }
 
-    /// No piece is left: reports damage to the end, then reads on in the journal.
+    /// No piece is left: reads on in the journal.
     fn finish(&mut self) -> Result<Step> {
         self.reading = None;
         self.plan.pieces.clear();
-        match self.plan.end_damage.take() {
-            Some(error) => self.hole(None, error),
-            None => self.read_journal(),
-        }
+        self.read_journal()
     }
 
-    /// Decides about the hole from the next seq up to `end`. `None` is a hole of unknown length.
-    fn hole(&mut self, end: Option<SeqNo>, error: Error) -> Result<Step> {
-        let first = self.next;
-        if end.is_some_and(|end| end <= first) {
+    /// Decides about the hole from the next seq up to `end`.
+    fn hole(&mut self, end: SeqNo, error: Error) -> Result<Step> {
+        if end <= self.next {
             // Nothing in it is live.
             return Ok(Step::Continue);
         }
-        if end.is_some() && first >= self.plan.attested {
+        if self.next >= self.plan.attested {
             return Ok(Step::End);
         }
-        // Damage is reported only if the files are still those listed. A writer creates a new file
-        // before it changes another.
-        match list_segments(&self.files()) {
-            Ok(names) if names == self.plan.names => {}
-            Err(error) if !error.is_not_found() => return Err(error),
-            _ => return Ok(Step::FilesChanged),
+        if !self.is_as_listed()? {
+            return Ok(Step::FilesChanged);
         }
-        let end = end.map(|end| end.min(self.plan.attested));
+        self.rest.hole = Some((end.min(self.plan.attested), error));
+        Ok(Step::Continue)
+    }
+
+    /// Whether the files are still those listed. Damage is reported only then: a writer creates a
+    /// new file before it changes another.
+    fn is_as_listed(&self) -> Result<bool> {
+        match list_segments(&self.files()) {
+            Ok(names) => Ok(names == self.plan.names),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reports the entries from the next seq up to `end` as lost; `None` if it is not known how
+    /// many there are.
+    fn lost(&mut self, end: Option<SeqNo>, error: Error) -> Step {
+        let first = self.next;
         self.next = end.unwrap_or(first);
         let error = match end {
             Some(end) => error.with_lost(first.0..end.0),
             None => error.with_lost_from(first.0),
         };
-        Ok(Step::Yield(Salvaged::Lost(Lost { first_seq: first.0, next_seq: end.map(|end| end.0), error })))
+        Step::Yield(Salvaged::Lost(Lost { first_seq: first.0, next_seq: end.map(|end| end.0), error }))
     }
 }
 

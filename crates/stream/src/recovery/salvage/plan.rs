@@ -49,11 +49,6 @@ impl Plan {
         self.pieces.retain(|piece| piece.limit > start);
     }
 
-    /// Whether only the commit journal may know the stream.
-    pub(super) fn is_without_files(&self) -> bool {
-        self.names.is_empty() && self.pieces.is_empty()
-    }
-
     /// Whether anything is missing or unreadable.
     fn is_damaged(&self) -> bool {
         let is_sound = |piece: &Piece| piece.header.is_ok() && piece.missing.is_none() && piece.is_certain;
