@@ -32,6 +32,9 @@ const BYTES_MAX: u64 = 512 << 20;
 /// The maximum length of a file, except one that opening or a restart writes.
 const NEW_FILE_LEN_MAX: u64 = 16 << 20;
 
+/// No sector of a disk is longer.
+const BLOCK_LEN: u64 = 4096;
+
 /// The options of a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JournalOptions {
@@ -173,6 +176,9 @@ pub(crate) struct Log {
     /// The current file accepts no more records: the next file is being named.
     frozen: bool,
     closed: bool,
+    /// The journal continues in the files of an earlier process, because the disk had no room for
+    /// another one.
+    pub(crate) is_in_place: bool,
     pub(crate) failure: Option<Error>,
     is_failure_reported: bool,
     /// Whether there is a failure, for threads that do not hold the lock.
@@ -202,6 +208,7 @@ impl Log {
             older: VecDeque::new(),
             frozen: false,
             closed: false,
+            is_in_place: false,
             failure: None,
             is_failure_reported: false,
             is_failed: Arc::new(AtomicBool::new(false)),
@@ -760,11 +767,30 @@ impl Journal {
     /// this. First every stream must be settled, every START be in the files of its stream, and
     /// every deletion be finished.
     ///
+    /// CLOSE begins a block of 4096 bytes, unless the file has no room for that, or the disk had
+    /// none for a new file when the journal was opened. So no sector has both CLOSE and an earlier
+    /// record, and the loss of any one sector is noticed or does no harm.
+    ///
     /// # Errors
     /// Same as for [`append`](Self::append) and [`sync_to`](Self::sync_to).
     pub fn close(&self) -> Result<()> {
+        self.check_process()?;
+        self.fill_block().inspect_err(|_| self.report_failure())?;
         let position = self.append_any(&Record::Close)?;
         self.sync_to(position)
+    }
+
+    /// Puts a PAD up to the end of the block, if the file has room for CLOSE after it.
+    fn fill_block(&self) -> Result<()> {
+        let mut log = self.log.lock();
+        log.check()?;
+        let end = log.current.file.header.offset_of(log.end);
+        let len = end.next_multiple_of(BLOCK_LEN) - end;
+        if len == 0 || log.is_in_place || !log.has_room(len + Record::Close.encoded_len(), true) {
+            return Ok(());
+        }
+        let written = log.write(&Record::pad(len), self.durable());
+        self.advance_end(&mut log, len, written).map(drop)
     }
 
     /// Makes every record durable, and accepts none from now on. The records stay needed, and the

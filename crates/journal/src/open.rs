@@ -105,7 +105,11 @@ impl Journal {
                 // The records may be longer than those of a journal with a lower limit.
                 let options = options.with_room_for(&files);
                 let journal = Self::with_files(storage, dir, wal_id, options, files, image.trim(), end);
-                journal.log.lock().mark(end)?;
+                {
+                    let mut log = journal.log.lock();
+                    log.is_in_place = true;
+                    log.mark(end)?;
+                }
                 Ok((journal, needed))
             }
             Err(error) => Err(error),

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use stratawal_journal::{Error as JournalError, Image};
+use stratawal_journal::{Error as JournalError, Image, Record};
 use stratawal_storage::{Access, Storage, UnixStorage};
 use stratawal_stream::{Location, LogContext, SegmentId, StreamOptions};
 
@@ -125,7 +125,8 @@ impl std::iter::FusedIterator for Verify {}
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct JournalCheck {
-    /// The number of records after the last point up to which the journal is not needed.
+    /// The number of records after the last point up to which the journal is not needed, without
+    /// those that only fill space.
     pub records: u64,
     /// The number of streams that may need some of them. 0 if the log was closed.
     pub streams: u64,
@@ -159,7 +160,8 @@ pub fn verify_journal(path: impl AsRef<Path>) -> Result<Option<JournalCheck>> {
         let damage = copied.or_else(|| image.damage().map(|error| journal_error(&root, &error)));
         let needed = image.needed();
         let streams = needed.streams.len() as u64;
-        Ok(JournalCheck { records: image.records().len() as u64, streams, bytes: image.bytes(), damage })
+        let records = image.records().iter().filter(|located| !matches!(located.record, Record::Pad { .. })).count();
+        Ok(JournalCheck { records: records as u64, streams, bytes: image.bytes(), damage })
     };
     let mut last = read();
     for _ in 1..READS_MAX {

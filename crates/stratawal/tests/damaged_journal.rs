@@ -234,6 +234,39 @@ fn missing_last_file_is_missing_from_the_cut_on() {
     assert_eq!(salvaged(dir.path(), "s"), ["zero?", "one?", "lost 2 to None: SuccessorMissing"]);
 }
 
+/// The last records of a closed journal are those of a truncation and a deletion.
+#[test]
+fn lost_sector_of_a_closed_journal_is_noticed() {
+    const SECTOR: usize = 512;
+    let dir = tempfile::tempdir().unwrap();
+    let wal = options().open(dir.path()).unwrap();
+    let long = |text: &str| format!("{text}{}", "-".repeat(SECTOR));
+    append(&wal, "s", &[&long("kept"), &long("dropped")]);
+    append(&wal, "deleted", &[&long("dropped")]);
+    wal.stream("s").unwrap().truncate_from(1).unwrap();
+    wal.delete_stream("deleted").unwrap();
+    wal.close().unwrap();
+    let path = journal_file(dir.path());
+    let sound = fs::read(&path).unwrap();
+    let mut tried = 0;
+    for at in (4096..sound.len()).step_by(SECTOR) {
+        let sector = at..at + SECTOR;
+        if sound[sector.clone()].iter().all(|byte| *byte == 0) {
+            continue;
+        }
+        tried += 1;
+        let mut bytes = sound.clone();
+        bytes[sector].fill(0);
+        fs::write(&path, bytes).unwrap();
+        if inspect::verify_journal(dir.path()).unwrap().unwrap().damage.is_none() {
+            let reader = options().open_read_only(dir.path()).unwrap();
+            assert_eq!(reader.streams().unwrap(), ["s"], "the sector at {at}");
+            assert_eq!(reader.stream("s").unwrap().next_seq(), 1, "the sector at {at}");
+        }
+    }
+    assert!(tried > 3, "{tried} sectors");
+}
+
 #[test]
 fn verify_reads_the_files_and_reports_the_journal() {
     let dir = tempfile::tempdir().unwrap();
