@@ -6,6 +6,9 @@ use crate::name;
 
 const READ: &str = "`cat --skip-damage` prints the other entries";
 
+/// The advice for damage to a SEAL in a stream that does not open.
+const SEAL_ALONE: &str = "no entry is lost by this";
+
 const AND_ALL: &str = "and every entry before it, so `salvage` those first";
 
 const REPAIR: &str = "or `repair` shows what can be kept";
@@ -22,20 +25,45 @@ pub(crate) fn message_of(error: &Error) -> String {
     with_advice(error, about(error))
 }
 
-/// Like [`message_of`], for damage to a stream of which no entry can be read.
-pub(crate) fn message_if_nothing_left(error: &Error) -> String {
-    let keeps_its_advice = match error.damage() {
-        Some(
-            DamageKind::Misplaced
+/// Returns the messages of all damage to a stream, which is in the order of the files, each with
+/// the advice that applies. If some of it keeps the stream from opening, only a truncation that
+/// drops all of it helps.
+pub(crate) fn messages_of(damage: &[Error]) -> Vec<String> {
+    let opens = |kind| matches!(kind, DamageKind::Frame | DamageKind::Gap) || has_own_advice(kind);
+    if damage.len() == 1 || damage.iter().filter_map(Error::damage).all(opens) {
+        return damage.iter().map(message_of).collect();
+    }
+    let last = damage.iter().rposition(|damage| damage.damage().is_some_and(|kind| !has_own_advice(kind)));
+    let message = |(i, damage): (usize, &Error)| match damage.damage() {
+        Some(DamageKind::Seal) => with_advice(damage, Some(SEAL_ALONE.to_owned())),
+        Some(kind) if !has_own_advice(kind) => {
+            let advice = if last == Some(i) { closed(damage) } else { READ.to_owned() };
+            with_advice(damage, Some(advice))
+        }
+        _ => message_of(damage),
+    };
+    damage.iter().enumerate().map(message).collect()
+}
+
+/// Whether the advice for this kind of damage is the same for every stream.
+const fn has_own_advice(kind: DamageKind) -> bool {
+    matches!(
+        kind,
+        DamageKind::Misplaced
             | DamageKind::Directory
             | DamageKind::NoSegment
             | DamageKind::History
             | DamageKind::Journal
-            | DamageKind::Seal,
-        )
-        | None => true,
+            | DamageKind::Seal
+    )
+}
+
+/// Like [`message_of`], for damage to a stream of which no entry can be read.
+pub(crate) fn message_if_nothing_left(error: &Error) -> String {
+    let keeps_its_advice = match error.damage() {
+        None => true,
         // A truncation opens the stream, and no seq is used again.
-        Some(_) => error.lost().is_some(),
+        Some(kind) => has_own_advice(kind) || error.lost().is_some(),
     };
     if keeps_its_advice { message_of(error) } else { with_advice(error, Some(NOTHING_LEFT.to_owned())) }
 }
@@ -84,13 +112,21 @@ pub(crate) fn about(damage: &Error) -> Option<String> {
             )
         }
         // Any other damage may keep the stream from opening.
-        (_, Some(drop)) => format!(
-            "{READ}; restore the file from a copy, or give up the damaged part: {drop} drops it {AND_ALL}, and then `append` \
-             works; {REPAIR}"
+        _ => closed(damage),
+    })
+}
+
+/// The advice for the last damage to a stream that does not open.
+fn closed(damage: &Error) -> String {
+    match damage.lost() {
+        Some(lost) => format!(
+            "{READ}; restore the file from a copy, or give up the damaged part: `truncate --before {}` drops it {AND_ALL}, and \
+             then `append` works; {REPAIR}",
+            lost.end
         ),
-        (_, None) => format!(
+        None => format!(
             "{READ}, and `salvage` copies them; restore the file from a copy; {REPAIR}, since it is not known where the stream \
              ended; or `delete` the stream if nothing of it is left"
         ),
-    })
+    }
 }

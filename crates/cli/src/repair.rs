@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use stratawal::repair::{self, Done, Finding, Part, Remedy, RepairOptions};
 use stratawal::{ErrorKind, Options, inspect};
 
-use crate::advice::message_of;
+use crate::advice::messages_of;
 use crate::bounds::entries;
 use crate::failure::{DAMAGE, DONE, FAILED, Failure, USAGE, counted, output};
 use crate::name::{Escaped, pasteable};
@@ -232,8 +232,8 @@ fn print_finding(out: &mut impl Write, finding: &Finding, done: Option<&Done>) -
         Part::Stream(name) => writeln!(out, "stream {}:", pasteable(name))?,
         part => writeln!(out, "{part}:")?,
     }
-    for damage in &finding.damage {
-        writeln!(out, "  {}", message_of(damage).replace('\n', " "))?;
+    for message in messages_of(&finding.damage) {
+        writeln!(out, "  {}", message.replace('\n', " "))?;
     }
     for line in choices(&finding.remedy) {
         writeln!(out, "  {line}")?;
@@ -343,7 +343,7 @@ fn as_json(finding: &Finding, done: Option<&Done>) -> String {
         _ => "none",
     };
     let [before, after, intact, kept, dropped, uncertain] = fields;
-    let damage: Vec<String> = finding.damage.iter().map(damage_as_json).collect();
+    let damage = damage_as_json(&finding.damage, &messages_of(&finding.damage));
     let done_word = done.map(|done| match done {
         Done::Repaired => "repaired",
         Done::NotChosen => "not_chosen",
@@ -354,7 +354,7 @@ fn as_json(finding: &Finding, done: Option<&Done>) -> String {
     format!(
         r#"{{"part":"{part}","stream":{},"damage":[{}],"remedy":"{remedy}","before":{before},"after":{after},"intact":{intact},"uncertain":{uncertain},"kept":{kept},"dropped":{dropped},"done":{},"message":{}}}"#,
         json::text_or_null(stream),
-        damage.join(","),
+        damage,
         json::text_or_null(done_word),
         json::text_or_null(message.as_deref()),
     )

@@ -273,13 +273,17 @@ fn print_text(out: &mut impl Write, check: &StreamCheck) -> io::Result<()> {
         let TornTail { segment, offset, bytes, .. } = torn;
         writeln!(out, "  torn: {bytes} bytes after the last whole frame, segment {segment}, offset {offset}")?;
     }
-    check.damage.iter().try_for_each(|damage| writeln!(out, "  {}", message_of(check, damage)))
+    messages_of(check).iter().try_for_each(|message| writeln!(out, "  {message}"))
 }
 
-/// The message of damage to a stream, and what helps.
-fn message_of(check: &StreamCheck, damage: &Error) -> String {
+/// The messages of all damage to a stream, each with the advice that applies.
+fn messages_of(check: &StreamCheck) -> Vec<String> {
     let is_nothing_left = check.next_seq.is_none() && check.entries == 0;
-    if is_nothing_left { advice::message_if_nothing_left(damage) } else { advice::message_of(damage) }
+    if is_nothing_left {
+        check.damage.iter().map(advice::message_if_nothing_left).collect()
+    } else {
+        advice::messages_of(&check.damage)
+    }
 }
 
 /// Prints the line of JSON for a stream that could not be read.
@@ -299,8 +303,6 @@ fn as_json(check: &StreamCheck) -> String {
             format!(r#"{{"segment":{segment},"offset":{},"bytes":{}}}"#, torn.offset, torn.bytes)
         },
     );
-    let damage = check.damage.iter().map(|damage| damage_with(damage, &message_of(check, damage)));
-    let damage: Vec<String> = damage.collect();
     format!(
         r#"{{"stream":{},"state":"{}","first":{},"next":{},"segments":{},"entries":{},"torn":{torn},"damage":[{}]}}"#,
         json::text(&check.stream),
@@ -309,16 +311,17 @@ fn as_json(check: &StreamCheck) -> String {
         json::number_or_null(check.next_seq),
         check.segments,
         check.entries,
-        damage.join(","),
+        damage_as_json(&check.damage, &messages_of(check)),
     )
 }
 
-/// One damage as JSON.
-pub(crate) fn damage_as_json(damage: &Error) -> String {
-    damage_with(damage, &advice::message_of(damage))
+/// The elements of an array in JSON: all damage to a part of a log, each with its message.
+pub(crate) fn damage_as_json(damage: &[Error], messages: &[String]) -> String {
+    let elements: Vec<String> = damage.iter().zip(messages).map(|(damage, message)| element(damage, message)).collect();
+    elements.join(",")
 }
 
-fn damage_with(damage: &Error, message: &str) -> String {
+fn element(damage: &Error, message: &str) -> String {
     let lost = damage.lost();
     format!(
         r#"{{"segment":{},"offset":{},"kind":{},"lost_first":{},"lost_last":{},"message":{}}}"#,

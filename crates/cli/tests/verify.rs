@@ -136,6 +136,41 @@ fn entries_are_those_that_were_read() {
     assert!(ran.text().starts_with(&format!("s: damaged, {left} entries can be read, 4 segments\n")), "{}", ran.text());
 }
 
+/// A truncation that leaves damage in the newest file would be refused.
+#[test]
+fn advice_for_several_damaged_files_works() {
+    for in_newest in [false, true] {
+        let stream = Files::new();
+        stream.damage(0, |bytes| *bytes.iter_mut().rev().nth(9).unwrap() ^= 1);
+        flip_header(&stream, 1);
+        let last = if in_newest { 3 } else { 2 };
+        let end = flip(&stream, last).unwrap().0 + 1;
+        for name in ["verify", "repair"] {
+            let ran = stream.log.run(name, ["s"], b"");
+            let found: Vec<&str> =
+                ran.text().lines().filter(|line| line.starts_with("  stream s: damaged: ")).collect();
+            assert_eq!((ran.code, found.len()), (1, 3), "{}", ran.text());
+            assert!(found[0].ends_with("; no entry is lost by this"), "{name}: {}", found[0]);
+            assert!(found[1].ends_with("; `cat --skip-damage` prints the other entries"), "{name}: {}", found[1]);
+            let drop =
+                format!("`truncate --before {end}` drops it and every entry before it, so `salvage` those first");
+            assert!(found[2].contains(&drop), "{name}: {}", found[2]);
+            let json = stream.log.run(name, ["s", "--json"], b"");
+            let damage = lines(json.text())[0]["damage"].clone();
+            let messages = damage.as_array().unwrap().iter().map(|damage| damage["message"].as_str().unwrap());
+            assert_eq!(
+                messages.collect::<Vec<_>>(),
+                found.iter().map(|line| line.trim()).collect::<Vec<_>>(),
+                "{name}"
+            );
+        }
+        let ran = stream.log.run("truncate", ["s", "--before", &end.to_string(), "--yes"], b"");
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        stream.log.append("s", b"new\n");
+        assert_eq!(stream.log.run("verify", [""; 0], b"").code, 0);
+    }
+}
+
 #[test]
 fn advice_for_a_stream_with_nothing_left_works() {
     let log = Log::new();
