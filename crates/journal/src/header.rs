@@ -140,7 +140,8 @@ impl FileHeader {
     ///
     /// # Errors
     /// A [`FileHeaderError`]. The checks run in the order magic, version, checksum, masks,
-    /// consistency.
+    /// consistency. If the checksum holds with the number of this version in place of a greater
+    /// one, the version is damaged, and the error is that of the checksum.
     pub fn decode(bytes: &[u8]) -> Result<Self, FileHeaderError> {
         let Some(bytes) = bytes.get(..HEADER_LEN) else {
             return Err(FileHeaderError::TooShort { len: bytes.len() });
@@ -154,7 +155,7 @@ impl FileHeader {
             incompatible: u32_at(bytes, AT_FEATURES + 8),
         };
         let id = FormatId { version: u32_at(bytes, AT_VERSION), features };
-        if id.version > JOURNAL_VERSION {
+        if id.version > JOURNAL_VERSION && !has_checksum(&of_this_version(bytes)) {
             return Err(FileHeaderError::Newer(id));
         }
         let expected = crc32fast::hash(&bytes[..AT_CHECKSUM]);
@@ -180,6 +181,16 @@ impl FileHeader {
         if id.version == 0 || !header.is_consistent() { Err(FileHeaderError::Inconsistent) } else { Ok(header) }
     }
 
+    /// Like [`decode`](Self::decode), but also reads a header of this version of which the version
+    /// alone is damaged.
+    ///
+    /// # Errors
+    /// Same as for [`decode`](Self::decode).
+    pub(crate) fn decode_despite_version(bytes: &[u8]) -> Result<Self, FileHeaderError> {
+        let mended = bytes.get(..HEADER_LEN).map(of_this_version).filter(has_checksum);
+        Self::decode(mended.as_ref().map_or(bytes, |mended| mended))
+    }
+
     fn is_consistent(&self) -> bool {
         let aligned =
             self.first.0.is_multiple_of(crate::record::ALIGN) && self.attested.0.is_multiple_of(crate::record::ALIGN);
@@ -194,5 +205,64 @@ impl FileHeader {
     /// The offset in the file of the record at `lsn`.
     pub(crate) fn offset_of(&self, lsn: Lsn) -> u64 {
         HEADER_BLOCK_LEN + (lsn - self.first)
+    }
+}
+
+/// A header with the number of this version in place of its own.
+fn of_this_version(bytes: &[u8]) -> [u8; HEADER_LEN] {
+    let mut mended = [0; HEADER_LEN];
+    mended.copy_from_slice(bytes);
+    mended[AT_VERSION..AT_FEATURES].copy_from_slice(&JOURNAL_VERSION.to_le_bytes());
+    mended
+}
+
+fn has_checksum(header: &[u8; HEADER_LEN]) -> bool {
+    crc32fast::hash(&header[..AT_CHECKSUM]) == u32_at(header, AT_CHECKSUM)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> FileHeader {
+        FileHeader {
+            wal_id: WalId(1),
+            number: 7,
+            salt: Salt(2),
+            first: Lsn(16),
+            oldest: 7,
+            attested: Lsn(16),
+            inode: 3,
+            created: 4,
+            file_len: 8192,
+            features: Features::default(),
+        }
+    }
+
+    #[test]
+    fn damaged_version_is_not_a_newer_one() {
+        let sound = header().encode();
+        for bit in 0..32 {
+            let mut damaged = sound;
+            damaged[AT_VERSION + bit / 8] ^= 1 << (bit % 8);
+            let found = FileHeader::decode(&damaged);
+            assert!(matches!(found, Err(FileHeaderError::Checksum { .. })), "bit {bit}: {found:?}");
+            assert_eq!(FileHeader::decode_despite_version(&damaged), Ok(header()), "bit {bit}");
+            damaged[AT_WAL_ID] ^= 1;
+            FileHeader::decode_despite_version(&damaged).unwrap_err();
+        }
+    }
+
+    /// The checksum of a newer format is not known. This one has the same.
+    #[test]
+    fn newer_version_is_reported_as_newer() {
+        let mut newer = header().encode();
+        newer[AT_VERSION] = 2;
+        let checksum = crc32fast::hash(&newer[..AT_CHECKSUM]);
+        newer[AT_CHECKSUM..].copy_from_slice(&checksum.to_le_bytes());
+        for decode in [FileHeader::decode, FileHeader::decode_despite_version] {
+            assert!(matches!(decode(&newer), Err(FileHeaderError::Newer(_))));
+            newer[AT_CHECKSUM] ^= 1;
+        }
     }
 }

@@ -19,7 +19,7 @@ use stratawal_storage::{Access, File, Storage};
 use stratawal_sync::fail_point;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{FileHeader, HEADER_BLOCK_LEN};
+use crate::header::{FileHeader, FileHeaderError, HEADER_BLOCK_LEN};
 use crate::layout::{self, Name};
 use crate::lsn::Lsn;
 use crate::needed::Needed;
@@ -135,7 +135,7 @@ impl Image {
             if number < oldest {
                 break;
             }
-            let read = read_header(storage, dir, wal_id, number).and_then(|(header, file)| {
+            let read = read_header_despite_version(storage, dir, wal_id, number).and_then(|(header, file)| {
                 let bytes = read_all(&*file).map_err(|error| error.in_file(number))?;
                 Ok(FileImage { header, bytes })
             });
@@ -301,7 +301,7 @@ impl Image {
     pub fn copied_and_damaged(storage: &dyn Storage, dir: &Path, wal_id: WalId) -> Option<Error> {
         let names = Names::list(storage, dir).ok()?;
         let (&newest, _) = names.numbers.last_key_value()?;
-        let (header, file) = read_header(storage, dir, wal_id, newest).ok()?;
+        let (header, file) = read_header_despite_version(storage, dir, wal_id, newest).ok()?;
         let OtherIdentity(found) = other_identity(&*file, &header).ok()??;
         Some(copied_error(&header, found))
     }
@@ -353,11 +353,31 @@ pub(crate) fn read_header(
     wal_id: WalId,
     number: u64,
 ) -> Result<(FileHeader, Arc<dyn File>)> {
+    read_header_by(FileHeader::decode, storage, dir, wal_id, number)
+}
+
+/// Reads a header also if its version alone is damaged.
+fn read_header_despite_version(
+    storage: &dyn Storage,
+    dir: &Path,
+    wal_id: WalId,
+    number: u64,
+) -> Result<(FileHeader, Arc<dyn File>)> {
+    read_header_by(FileHeader::decode_despite_version, storage, dir, wal_id, number)
+}
+
+fn read_header_by(
+    decode: fn(&[u8]) -> Result<FileHeader, FileHeaderError>,
+    storage: &dyn Storage,
+    dir: &Path,
+    wal_id: WalId,
+    number: u64,
+) -> Result<(FileHeader, Arc<dyn File>)> {
     let path = dir.join(layout::file_name(number));
     let file = storage.open(&path, Access::Read).map_err(|e| Error::io("open")(e).in_file(number))?;
     let mut bytes = [0; crate::header::HEADER_LEN];
     let len = file.read_at(&mut bytes, 0).map_err(|e| Error::io("read")(e).in_file(number))?;
-    let header = FileHeader::decode(&bytes[..len]).map_err(|e| Error::header(e).in_file(number).at(0))?;
+    let header = decode(&bytes[..len]).map_err(|e| Error::header(e).in_file(number).at(0))?;
     if header.number != number || header.wal_id != wal_id {
         return Err(Error::new(ErrorKind::Misplaced).in_file(number).at(0));
     }
