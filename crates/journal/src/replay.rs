@@ -36,7 +36,8 @@ pub(crate) const FILE_LEN_MAX: u64 = (1 << 30) + 2 * HEADER_BLOCK_LEN;
 pub struct Image {
     /// The files that are needed, oldest first.
     pub(crate) files: Vec<FileImage>,
-    /// The names of files that hold nothing that is needed.
+    /// The names of files that hold nothing that is needed, without older files that were put
+    /// there.
     pub(crate) garbage: Vec<String>,
     records: Vec<Located>,
     after: Vec<Located>,
@@ -79,7 +80,10 @@ impl Image {
         let (newest_header, newest_file) = read_header(storage, dir, wal_id, newest)?;
         let oldest = newest_header.oldest;
         let mut image = Self { garbage, ..Self::empty(other_identity(&*newest_file, &newest_header)?) };
-        image.garbage.extend(numbers.range(..oldest).map(|(_, name)| name.clone()));
+        let is_copy = image.is_copy();
+        let is_garbage = |number: u64| is_copy || !was_put_there(storage, dir, wal_id, number);
+        let older = numbers.range(..oldest).filter(|(number, _)| is_garbage(**number));
+        image.garbage.extend(older.map(|(_, name)| name.clone()));
         let mut found = Vec::new();
         for number in oldest..=newest {
             if !numbers.contains_key(&number) {
@@ -390,6 +394,12 @@ fn other_identity(file: &dyn File, header: &FileHeader) -> Result<Option<OtherId
     }
     let found = file.identity().map_err(|e| Error::io("read the metadata")(e).in_file(header.number))?;
     Ok((found != Some(header.inode)).then_some(OtherIdentity(found)))
+}
+
+/// Whether a file is a copy. The journal makes none, so this one was put back, and may be needed.
+fn was_put_there(storage: &dyn Storage, dir: &Path, wal_id: WalId, number: u64) -> bool {
+    let read = read_header_despite_version(storage, dir, wal_id, number);
+    read.is_ok_and(|(header, file)| other_identity(&*file, &header).is_ok_and(|other| other.is_some()))
 }
 
 fn copied_error(header: &FileHeader, found: Option<u64>) -> Error {

@@ -73,6 +73,44 @@ fn threads_share_syncs_and_lose_nothing() {
 }
 
 #[test]
+fn older_file_that_was_put_back_is_not_removed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path().join("journal");
+    let storage: Arc<dyn Storage> = Arc::new(UnixStorage::new());
+    let put = |journal: Journal, seq| {
+        let position = journal.append(&data(1, seq, 20)).expect("there is room");
+        journal.sync_to(position).expect("no fault");
+    };
+    let open = || {
+        let image = Image::read(&*storage, &dir, WAL).expect("it is sound");
+        Journal::open(&storage, &dir, WAL, small(), image, |_| true).expect("it is sound")
+    };
+    put(Journal::create(&storage, &dir, WAL, small()).expect("it is new"), 0);
+    let first = dir.join("00000000000000000001.jnl");
+    let saved = dir.with_file_name("saved");
+    std::fs::copy(&first, &saved).expect("a copy");
+    put(open().0, 1);
+    assert!(!first.exists());
+    let bytes = std::fs::read(&saved).expect("a copy");
+    std::fs::rename(&saved, &first).expect("it is put back");
+    for _ in 0..2 {
+        let (_, needed) = open();
+        assert_eq!(needed.streams[&StreamId(1)].parts.len(), 2);
+        assert!(std::fs::read(&first).expect("it was put back") == bytes);
+    }
+    // A copy of the whole journal has no other files.
+    let copy = dir.with_file_name("copy");
+    std::fs::create_dir(&copy).expect("a directory");
+    for entry in std::fs::read_dir(&dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        std::fs::copy(&path, copy.join(path.file_name().expect("a name"))).expect("a copy");
+    }
+    let image = Image::read(&*storage, &copy, WAL).expect("it is sound");
+    Journal::open(&storage, &copy, WAL, small().adopt_copy(true), image, |_| true).expect("it is adopted");
+    assert_eq!(std::fs::read_dir(&copy).expect("a directory").count(), 1);
+}
+
+#[test]
 fn full_journal_refuses_entries_and_accepts_what_frees() {
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
     let journal = create(&storage);
