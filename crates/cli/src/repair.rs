@@ -255,12 +255,16 @@ fn print_finding(out: &mut impl Write, finding: &Finding, done: Option<&Done>) -
 fn choices(remedy: &Remedy) -> Vec<String> {
     match remedy {
         Remedy::WriteFormat => {
-            vec!["repair: FORMAT is written anew, as the other files of the log show; nothing is lost".to_owned()]
+            vec![
+                "repair: FORMAT is written anew, as the other files of the log show; no other file is changed"
+                    .to_owned(),
+            ]
         }
         Remedy::ReplaceJournal { is_unreadable: true, .. } => {
             vec![
                 "repair: the journal is written anew, without entries: none of its records can be read; \
-                  the entries in the segment files are kept"
+                  the entries in the segment files are kept; acknowledged entries that only the journal had are lost, and new \
+                  entries get their seqs"
                     .to_owned(),
             ]
         }

@@ -98,6 +98,13 @@ impl FormatFile {
             (Err(why), Err(_)) => Err(why),
         }
     }
+
+    /// Returns whether both copies in the bytes of the file are valid. If one is not,
+    /// [`decode`](Self::decode) uses the other.
+    #[must_use]
+    pub fn is_whole(bytes: &[u8]) -> bool {
+        [0, AT_SECOND].iter().all(|&at| decode_copy(bytes.get(at..at + COPY_LEN)).is_ok())
+    }
 }
 
 /// Unlike in a segment header, the checksum is verified before the version: if the version field of

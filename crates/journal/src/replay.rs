@@ -134,8 +134,12 @@ impl Image {
         let mut image = Self::empty(None);
         let mut found = Vec::new();
         let mut oldest = 0;
+        let names = match Names::list(storage, dir) {
+            Err(error) if error.is_damage() => return Ok(None),
+            listed => listed?,
+        };
         // The newest header names the oldest file that is needed.
-        for &number in Names::list(storage, dir)?.numbers.keys().rev() {
+        for &number in names.numbers.keys().rev() {
             if number < oldest {
                 break;
             }

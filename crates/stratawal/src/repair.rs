@@ -6,7 +6,8 @@
 //!
 //! | damage | repair |
 //! |---|---|
-//! | FORMAT is missing or not valid | it is written anew, if every segment and the journal agree on the log's id |
+//! | FORMAT is missing or not valid | it is written anew, if every segment and the journal agree on the log's id; it states that the log has a journal |
+//! | one of the two copies in FORMAT is not valid | it is written anew |
 //! | the commit journal | it is written anew with the records that can be read and that continue their streams |
 //! | a stream, with lost entries | it is truncated: the entries before the damage are kept, or those after it; the journal's entries of the stream count as well |
 //! | a stream, without lost entries | it is recovered, and files that cannot be read are removed |
@@ -77,7 +78,8 @@ pub struct Finding {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Remedy {
-    /// Writes a new FORMAT.
+    /// Writes a new FORMAT, which states that the log has a commit journal. If no file of one
+    /// exists, the journal is the next finding.
     WriteFormat,
     /// Writes a new journal.
     ReplaceJournal {
@@ -182,8 +184,10 @@ impl fmt::Display for Part {
 /// with the work of [`apply`] on each. Empty if nothing is. Changes nothing. FORMAT comes first,
 /// then the journal, then the streams in the order of their escaped names.
 ///
-/// While FORMAT is damaged, the rest cannot be read, and is not looked at. If the journal is
-/// damaged, the streams are shown with the journal as it would be repaired.
+/// Without a valid copy in FORMAT, the rest cannot be read, and is not looked at. If the journal is
+/// damaged, the streams are shown with the journal as it would be repaired. If the journal is a
+/// copy as well, its first damage is an error of the kind [`Copied`](crate::ErrorKind::Copied), and
+/// [`apply`] refuses the log unless it is to be [adopted](RepairOptions::adopt_copy).
 ///
 /// # Errors
 /// [`Missing`](crate::ErrorKind::Missing) if there is no such log or stream;
@@ -198,7 +202,7 @@ pub fn plan(path: impl AsRef<Path>, stream: Option<&str>) -> Result<Vec<Finding>
 /// log. Until it is complete and durable, it has the same name with `.partial` at the end, and
 /// nothing is changed. Without findings that it repairs, creates and changes nothing.
 ///
-/// While FORMAT is damaged, only FORMAT is repaired. Repeat the call for the rest.
+/// Without a valid copy in FORMAT, only FORMAT is repaired. Repeat the call for the rest.
 ///
 /// # Errors
 /// [`Locked`](crate::ErrorKind::Locked) if a process has the log open for writing. The errors of

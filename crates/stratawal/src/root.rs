@@ -258,24 +258,43 @@ impl Root {
 
     /// Reads the FORMAT file, or returns `None` if the log does not exist yet.
     pub(crate) fn read_format(&self) -> Result<Option<FormatFile>> {
+        let Some(bytes) = self.format_bytes()? else { return Ok(None) };
+        FormatFile::decode(&bytes).map(Some).map_err(|error| {
+            let kind = match error {
+                FormatFileError::Newer(_) => ErrorKind::NewerFormat,
+                _ => ErrorKind::Damaged,
+            };
+            log_error(kind, format!("{}: {error}; restore it from a copy of this log", self.shown(FORMAT)))
+        })
+    }
+
+    /// The damage, if one of the two copies in the FORMAT file is not valid.
+    pub(crate) fn damage_of_format(&self) -> Result<Option<Error>> {
+        let is_whole = self.format_bytes()?.is_none_or(|bytes| FormatFile::is_whole(&bytes));
+        let text = || format!("{}: one of its two copies is not valid; the other one is used", self.shown(FORMAT));
+        Ok((!is_whole).then(|| log_error(ErrorKind::Damaged, text())))
+    }
+
+    /// The bytes of the FORMAT file, or `None` if the log does not exist yet.
+    fn format_bytes(&self) -> Result<Option<Vec<u8>>> {
         let file = Path::new(FORMAT);
         let shown = || self.shown(FORMAT);
         let failed = |e| io_error(format!("cannot read {}", shown()), e);
         let is_absent = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
         let mut opened = self.storage.open(file, Access::Read);
         if opened.as_ref().is_err_and(is_absent) {
-            if !self.has_streams()? {
+            if !self.has_content()? {
                 return Ok(None);
             }
-            // FORMAT is created before any stream. So if another process has just created the log,
-            // FORMAT exists by now.
+            // FORMAT is created before any stream, and before the journal. So if another process
+            // has just created the log, FORMAT exists by now.
             opened = self.storage.open(file, Access::Read);
         }
         let open = match opened {
             Ok(open) => open,
             Err(e) if is_absent(&e) => {
                 let text = format!(
-                    "{} is missing, although there are streams; restore it from a copy of this log, or have `stratawal repair` write it anew",
+                    "{} is missing, although there are streams or a journal; restore it from a copy of this log, or have `stratawal repair` write it anew",
                     shown()
                 );
                 return Err(log_error(ErrorKind::Damaged, text));
@@ -289,23 +308,26 @@ impl Root {
         };
         let mut bytes = vec![0; FORMAT_FILE_LEN];
         let read = open.read_at(&mut bytes, 0).map_err(failed)?;
-        FormatFile::decode(&bytes[..read]).map(Some).map_err(|error| {
-            let kind = match error {
-                FormatFileError::Newer(_) => ErrorKind::NewerFormat,
-                _ => ErrorKind::Damaged,
-            };
-            log_error(kind, format!("{}: {error}; restore it from a copy of this log", shown()))
-        })
+        bytes.truncate(read);
+        Ok(Some(bytes))
     }
 
-    /// Returns whether there are streams. If there are, a log without a FORMAT file has lost it;
-    /// otherwise the log does not exist yet.
-    fn has_streams(&self) -> Result<bool> {
-        match self.storage.list(self.streams()) {
-            Ok(entries) => Ok(entries.iter().any(|entry| stream_name(entry).is_some())),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(io_error("cannot list the streams", e)),
-        }
+    /// Returns whether there are streams, or files of a commit journal, which may hold streams that
+    /// have no directory yet. If there are, a log without a FORMAT file has lost it; otherwise the
+    /// log does not exist yet.
+    fn has_content(&self) -> Result<bool> {
+        let has_streams = match self.storage.list(self.streams()) {
+            Ok(entries) => entries.iter().any(|entry| stream_name(entry).is_some()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => false,
+            Err(e) => return Err(io_error("cannot list the streams", e)),
+        };
+        let has_journal = match journal_files(&*self.storage) {
+            Ok(files) => !files.is_empty(),
+            // A file of another program.
+            Err(e) if e.kind() == io::ErrorKind::NotADirectory => false,
+            Err(e) => return Err(io_error("cannot list the journal", e)),
+        };
+        Ok(has_streams || has_journal)
     }
 
     /// Durably records in FORMAT whether the log has a commit journal.
@@ -364,6 +386,18 @@ impl Root {
         }
         Ok(())
     }
+}
+
+/// The files of the commit journal, relative to the root, without its spares. None if there is no
+/// such directory.
+pub(crate) fn journal_files(root: &dyn Storage) -> io::Result<Vec<PathBuf>> {
+    let dir = Path::new(JOURNAL);
+    let entries = match root.list(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+        listed => listed?,
+    };
+    let paths = entries.into_iter().map(|entry| dir.join(entry.name));
+    Ok(paths.filter(|path| path.extension().is_some_and(|extension| extension == "jnl")).collect())
 }
 
 /// Returns the log that the directory `path` is inside of, if there is no log at `path` itself. The

@@ -367,7 +367,7 @@ fn a_lost_file_of_the_journal_costs_its_entries_alone() {
             storage.sync_dir(&Path::new(LOG).join("journal")).unwrap();
         } else {
             let mut bytes = [0; 8];
-            storage.open(path, Access::Read).unwrap().read_exact_at(&mut bytes, 40).unwrap();
+            storage.open(path, Access::Read).unwrap().read_exact_at(&mut bytes, 48).unwrap();
             flip_after(&storage, path, &bytes, 0);
         }
         let findings = plan(&storage);
@@ -438,8 +438,72 @@ fn format_is_written_as_the_other_files_show() {
         let findings = plan(&built.storage);
         assert_eq!((&findings[0].part, &findings[0].remedy), (&Part::Format, &Remedy::WriteFormat));
         assert!(is_repaired(&apply(&built.storage, QUARANTINE, &RepairOptions::new())));
+        if !journal {
+            // Only FORMAT stated that the log has no journal.
+            assert_eq!(findings[0].damage.len(), 2, "{findings:?}");
+            assert_eq!(plan(&built.storage)[0].part, Part::Journal);
+            assert!(is_repaired(&apply(&built.storage, "/second", &RepairOptions::new())));
+            open(&built.storage, false).close().unwrap();
+        }
         assert_eq!(content(&built.storage), before);
     }
+}
+
+#[test]
+fn lost_copy_in_format_is_written_again() {
+    let built = Built::new(true);
+    let format = Path::new(LOG).join("FORMAT");
+    let before = content(&built.storage);
+    for at in [10, 4120] {
+        built.flip(&format, at);
+        let findings = plan(&built.storage);
+        assert_eq!((&findings[0].part, &findings[0].remedy), (&Part::Format, &Remedy::WriteFormat), "{at}");
+        assert!(is_repaired(&apply(&built.storage, &format!("/saved-{at}"), &RepairOptions::new())), "{at}");
+        assert!(content(&built.storage) == before, "{at}");
+    }
+}
+
+/// Only FORMAT stated that the log has a journal.
+#[test]
+fn missing_journal_is_damage_after_format_is_written() {
+    let built = Built::new(true);
+    let journal = Path::new(LOG).join("journal");
+    let end = built.seqs[3].end;
+    built.storage.rename(&journal, Path::new("/moved")).unwrap();
+    built.storage.remove_file(&Path::new(LOG).join("FORMAT")).unwrap();
+    let findings = plan(&built.storage);
+    assert_eq!((findings[0].damage.len(), &findings[0].remedy), (2, &Remedy::WriteFormat), "{findings:?}");
+    assert!(is_repaired(&apply(&built.storage, QUARANTINE, &RepairOptions::new())));
+    let findings = plan(&built.storage);
+    let remedy = Remedy::ReplaceJournal { kept: 0, dropped: 0, is_unreadable: true };
+    assert_eq!((findings.len(), &findings[0].remedy), (1, &remedy), "{findings:?}");
+    let both = SimStorage::on(built.storage.disk(), 2);
+    both.rename(Path::new("/moved"), &journal).unwrap();
+    check_kept("the journal was moved back", &both, true, &(0..end + 3));
+    assert!(is_repaired(&apply(&built.storage, "/second", &RepairOptions::new())));
+    check_kept("the journal is lost", &built.storage, true, &(0..end));
+}
+
+/// No stream has a directory.
+#[test]
+fn lost_format_of_a_journal_is_not_replaced_by_a_new_log() {
+    let storage = SimStorage::new(1);
+    let wal = open(&storage, true);
+    wal.stream("s").unwrap().append(entry(0)).unwrap();
+    let storage = SimStorage::on(storage.disk().crash(Crash::Kill, &mut Rng::new(1)), 2);
+    drop(wal);
+    let format = Path::new(LOG).join("FORMAT");
+    storage.remove_file(&format).unwrap();
+    assert!(files_in(&storage, "streams").is_empty());
+    for read_only in [true, false] {
+        let opened = options(true).open_on(Arc::new(storage.clone()), Path::new(LOG), read_only);
+        let error = opened.map(drop).unwrap_err();
+        assert!(error.kind() == ErrorKind::Damaged && error.to_string().contains("FORMAT is missing"), "{error}");
+        storage.open(&format, Access::Read).unwrap_err();
+    }
+    assert!(is_repaired(&apply(&storage, QUARANTINE, &RepairOptions::new())));
+    let wal = open(&storage, true);
+    assert_eq!(*wal.stream("s").unwrap().get(0).unwrap().unwrap().data(), entry(0));
 }
 
 #[test]

@@ -44,21 +44,24 @@ pub(super) fn apply_on(
     let Prepared { journal, streams } = prepare(&root, &chosen, options)?;
     let dirs = dirs_of(&root, streams.keys())?;
     quarantine::copy(storage, &root.storage, path, quarantine, &[PathBuf::from("FORMAT")], &dirs)?;
+    let is_format_alone = journal.is_none() && streams.is_empty();
+    let is_format_damaged = chosen.iter().any(|finding| finding.part == Part::Format);
+    let format = if is_format_damaged { root.write_format(root.format).map(drop) } else { Ok(()) };
     let replaced = journal.map_or(Ok(()), |needed| {
         let dir = Path::new(JOURNAL);
         Journal::replace(&root.storage, dir, root.format.wal_id, JournalOptions::default(), &needed)
     });
-    if let Err(error) = replaced {
-        let error = journal_error(&root, &error);
+    if let Err(error) = format.and(replaced.map_err(|error| journal_error(&root, &error))) {
         let failed = |finding| (finding, Done::Failed(error.clone()));
         return Ok(Repaired { findings: findings.into_iter().map(failed).collect(), has_quarantine: true });
     }
-    let findings = match open(storage, path, root.format.has_journal(), lock) {
-        Err(error) if !streams.is_empty() => {
+    let open = || open(storage, path, root.format.has_journal(), lock);
+    let findings = match (!is_format_alone).then(open) {
+        Some(Err(error)) if !streams.is_empty() => {
             let failed = |finding| (finding, Done::Failed(error.clone()));
             findings.into_iter().map(failed).collect()
         }
-        opened => repair_streams(opened.ok(), findings, &streams, options),
+        opened => repair_streams(opened.and_then(Result::ok), findings, &streams, options),
     };
     Ok(Repaired { findings, has_quarantine: true })
 }

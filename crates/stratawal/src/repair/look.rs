@@ -13,10 +13,10 @@ use stratawal_stream::{Found, Location, LogContext, StreamLog, StreamOptions, dr
 
 use super::contents::{Contents, context_of_files};
 use super::{Finding, Part, Remedy};
-use crate::error::{DamageKind, Error, ErrorKind, Result, io_error};
+use crate::error::{DamageKind, Error, ErrorKind, Result, io_error, log_error};
 use crate::inspect::reader_context;
 use crate::journal::{self, journal_error};
-use crate::root::{JOURNAL, Root};
+use crate::root::{JOURNAL, Root, journal_files};
 use crate::wal::{stream_dir, unknown_stream};
 
 pub(super) fn plan_on(storage: &dyn Storage, path: &Path, stream: Option<&str>) -> Result<Vec<Finding>> {
@@ -31,7 +31,17 @@ pub(super) fn plan_on(storage: &dyn Storage, path: &Path, stream: Option<&str>) 
 /// The findings in a log whose FORMAT is valid.
 pub(super) fn plan_of(root: &Root, path: &Path, stream: Option<&str>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
+    let format = root.damage_of_format()?.filter(|_| stream.is_none());
+    findings.extend(format.map(|damage| Finding {
+        part: Part::Format,
+        damage: vec![damage],
+        remedy: Remedy::WriteFormat,
+    }));
     let (needed, journal) = look_at_journal(root)?;
+    if let Some(copied) = journal.as_ref().and_then(Finding::copied).filter(|_| stream.is_some()) {
+        // A copy is adopted as a whole.
+        return Err(copied.clone());
+    }
     findings.extend(journal.filter(|_| stream.is_none()));
     let context = Arc::new(reader_context(root));
     let mut names = match context.reader_of_journal() {
@@ -60,11 +70,21 @@ fn format_finding(storage: &dyn Storage, path: &Path, damage: Error) -> Result<F
         Some(_) if is_file => Remedy::WriteFormat,
         _ => Remedy::ByHand,
     };
-    Ok(Finding { part: Part::Format, damage: vec![damage], remedy })
+    let mut damage = vec![damage];
+    if remedy == Remedy::WriteFormat && journal_files(&*root).is_ok_and(|files| files.is_empty()) {
+        let text = format!(
+            "{}: no file of a commit journal is here, and only FORMAT stated whether the log has one; if it has, the entries \
+             that only the journal held are lost; the new FORMAT states that it has one, so that the next repair shows it",
+            path.join(JOURNAL).display()
+        );
+        damage.push(log_error(ErrorKind::Damaged, text));
+    }
+    Ok(Finding { part: Part::Format, damage, remedy })
 }
 
-/// The FORMAT that the other files of the log show, if all of them agree on the log's id. `None` if
-/// it is not known whether the log has a journal: a FORMAT without it would hide its entries.
+/// The FORMAT that the other files of the log show, if all of them agree on the log's id. It always
+/// states that the log has a journal. If none exists, it may be lost, and a FORMAT without it would
+/// hide that.
 pub(super) fn rebuilt_format(root: &Arc<dyn Storage>) -> Option<FormatFile> {
     let streams = Path::new("streams");
     let mut ids: Vec<WalId> = Vec::new();
@@ -75,20 +95,13 @@ pub(super) fn rebuilt_format(root: &Arc<dyn Storage>) -> Option<FormatFile> {
             ids.extend(SegmentHeader::decode(&bytes).ok().map(|header| header.wal_id));
         }
     }
-    let in_journal = match root.list(Path::new(JOURNAL)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        listed => listed.ok()?,
-    };
-    let mut has_journal = false;
-    for entry in in_journal {
-        let is_file = Path::new(&entry.name).extension().is_some_and(|extension| extension == "jnl");
-        has_journal |= is_file;
-        let bytes = first_bytes(root, &Path::new(JOURNAL).join(&entry.name)).unwrap_or_default();
-        ids.extend(FileHeader::decode(&bytes).ok().filter(|_| is_file).map(|header| header.wal_id));
+    for path in journal_files(&**root).ok()? {
+        let bytes = first_bytes(root, &path).unwrap_or_default();
+        ids.extend(FileHeader::decode(&bytes).ok().map(|header| header.wal_id));
     }
     let wal_id = *ids.first()?;
     let is_one = ids.iter().all(|id| *id == wal_id);
-    is_one.then(|| FormatFile { wal_id, features: Features::default().with_journal(has_journal) })
+    is_one.then(|| FormatFile { wal_id, features: Features::default().with_journal(true) })
 }
 
 /// The beginning of a file, in which a header is.

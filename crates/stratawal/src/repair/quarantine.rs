@@ -12,7 +12,8 @@ use crate::error::{ErrorKind, Result, io_error, log_error};
 const PIECE_LEN: usize = 1 << 20;
 
 /// Copies `files` and every plain file in `dirs`, which are relative to the log, into the new
-/// directory `to`. The copy is durable, and has its name, when this returns.
+/// directory `to`. A directory that does not exist is left out. The copy is durable, and has its
+/// name, when this returns.
 pub(super) fn copy(
     system: &dyn Storage,
     log: &Arc<dyn Storage>,
@@ -51,9 +52,11 @@ fn copy_all(
     files: &[PathBuf],
     dirs: &[PathBuf],
 ) -> io::Result<()> {
+    let exists = |dir: &&PathBuf| !log.list(dir).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+    let dirs: Vec<&PathBuf> = dirs.iter().filter(exists).collect();
     system.create_dir(to)?;
     let target = system.at(to)?;
-    for dir in dirs {
+    for dir in &dirs {
         for (i, ancestor) in ancestors(dir).iter().enumerate() {
             let is_last = i + 1 == dir.components().count();
             match target.create_dir(ancestor) {
