@@ -156,8 +156,9 @@ pub fn verify_journal(path: impl AsRef<Path>) -> Result<Option<JournalCheck>> {
     }
     let read = || {
         let image = Image::read(&*root.storage, Path::new(JOURNAL), root.format.wal_id)?;
-        let copied = image.copied().map(|error| journal::copied(&root, &error));
-        let damage = copied.or_else(|| image.damage().map(|error| journal_error(&root, &error)));
+        let damage = image.damage();
+        let copied = image.copied().map(|error| journal::copied(&root, &error, damage.is_some()));
+        let damage = copied.or_else(|| damage.map(|error| journal_error(&root, &error)));
         let needed = image.needed();
         let streams = needed.streams.len() as u64;
         let records = image.records().iter().filter(|located| !matches!(located.record, Record::Pad { .. })).count();
@@ -175,7 +176,8 @@ pub fn verify_journal(path: impl AsRef<Path>) -> Result<Option<JournalCheck>> {
         Ok(check) => Ok(Some(check)),
         Err(error) if JournalError::is_damage(&error) => {
             let copied = Image::copied_and_damaged(&*root.storage, Path::new(JOURNAL), root.format.wal_id);
-            let damage = copied.map_or_else(|| journal_error(&root, &error), |copied| journal::copied(&root, &copied));
+            let damage =
+                copied.map_or_else(|| journal_error(&root, &error), |copied| journal::copied(&root, &copied, true));
             Ok(Some(JournalCheck { records: 0, streams: 0, bytes: 0, damage: Some(damage) }))
         }
         Err(error) => Err(journal_error(&root, &error)),

@@ -114,17 +114,28 @@ fn open_existing(root: &Root, options: &Options, context: &LogContext) -> Result
         .map(|journal| Arc::new(journal.active_files(options.active_files_max())))
         .map_err(|error| match error {
             error if error.is_damage() => damaged(root, context, &error),
-            error if error.is_copied() => copied(root, &error),
+            error if error.is_copied() => copied(root, &error, is_damaged(root, context)),
             error => journal_error(root, &error),
         })
 }
 
+fn is_damaged(root: &Root, context: &LogContext) -> bool {
+    let image = Image::read(&**context.storage(), Path::new(JOURNAL), root.format.wal_id);
+    image.map_or_else(|error| error.is_damage(), |image| image.damage().is_some())
+}
+
 /// The error of a copy that was made before the log was closed.
-pub(crate) fn copied(root: &Root, error: &JournalError) -> Error {
+pub(crate) fn copied(root: &Root, error: &JournalError, is_damaged: bool) -> Error {
+    let remedy = match is_damaged {
+        false => "the copy is complete: adopt it with `stratawal repair --adopt-copy`, or with Options::adopt_copy",
+        true => {
+            "the copy is damaged as well: `stratawal repair` shows what can be kept, and \
+             `stratawal repair --adopt-copy --apply` keeps it"
+        }
+    };
     let text = format!(
         "{}: {error}; so the files of this log may be of different times; nothing is changed; close the original and copy it \
-         again; if no process had the log open while it was copied, the copy is complete: adopt it with \
-         `stratawal repair --adopt-copy`, or with Options::adopt_copy",
+         again; if no process had the log open while it was copied, {remedy}",
         root.shown(JOURNAL)
     );
     log_error(ErrorKind::Copied, text)

@@ -146,10 +146,11 @@ pub struct Repaired {
 pub struct RepairOptions {
     keep: Option<Keep>,
     stream: Option<String>,
+    adopt_copy: bool,
 }
 
 impl RepairOptions {
-    /// Truncates no stream, and repairs everything else.
+    /// Truncates no stream, adopts no copy, and repairs everything else.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -166,6 +167,16 @@ impl RepairOptions {
     #[must_use]
     pub fn stream(mut self, stream: impl Into<String>) -> Self {
         self.stream = Some(stream.into());
+        self
+    }
+
+    /// Whether a log whose journal is a copy and is damaged is repaired, and so becomes a log of
+    /// its own. Default: false. Do this only if no process had the original open for writing while
+    /// it was copied, see [`Options::adopt_copy`](crate::Options::adopt_copy). That option adopts a
+    /// copy whose journal is sound.
+    #[must_use]
+    pub const fn adopt_copy(mut self, adopt: bool) -> Self {
+        self.adopt_copy = adopt;
         self
     }
 }
@@ -191,8 +202,9 @@ impl fmt::Display for Part {
 ///
 /// # Errors
 /// [`Missing`](crate::ErrorKind::Missing) if there is no such log or stream;
-/// [`Copied`](crate::ErrorKind::Copied) if it is a copy that was not adopted; damage that has no
-/// repair, for example if the directory of the streams is missing; any operating-system error.
+/// [`Copied`](crate::ErrorKind::Copied) if it is a copy that was not adopted, and its journal is
+/// sound or `stream` is given; damage that has no repair, for example if the directory of the
+/// streams is missing; any operating-system error.
 pub fn plan(path: impl AsRef<Path>, stream: Option<&str>) -> Result<Vec<Finding>> {
     look::plan_on(&UnixStorage::new(), path.as_ref(), stream)
 }
@@ -206,7 +218,8 @@ pub fn plan(path: impl AsRef<Path>, stream: Option<&str>) -> Result<Vec<Finding>
 ///
 /// # Errors
 /// [`Locked`](crate::ErrorKind::Locked) if a process has the log open for writing. The errors of
-/// [`plan`]. [`Io`](crate::ErrorKind::Io) if the quarantine cannot be written;
+/// [`plan`]. [`Copied`](crate::ErrorKind::Copied) also if the journal is damaged.
+/// [`Io`](crate::ErrorKind::Io) if the quarantine cannot be written;
 /// [`Full`](crate::ErrorKind::Full). Nothing has changed then. Errors of a single part are in the
 /// result.
 pub fn apply(path: impl AsRef<Path>, quarantine: impl Into<PathBuf>, options: &RepairOptions) -> Result<Repaired> {

@@ -30,13 +30,13 @@ pub(super) fn apply_on(
     };
     let Some(root) = opened else { return apply_to_format(storage, path, quarantine, options) };
     // A lock changes the lock file, and a log that needs no repair is not changed at all.
-    let found = plan_of(&root, path, options.stream.as_deref())?;
+    let found = plan_to_apply(&root, path, options)?;
     if !found.iter().any(|finding| options.does(finding)) {
         return Ok(Repaired { findings: not_done(found, options), has_quarantine: false });
     }
     let lock = lock(&*root.storage, path)?;
     // The process that held the lock before may have changed the log.
-    let findings = plan_of(&root, path, options.stream.as_deref())?;
+    let findings = plan_to_apply(&root, path, options)?;
     let chosen: Vec<&Finding> = findings.iter().filter(|finding| options.does(finding)).collect();
     if chosen.is_empty() {
         return Ok(Repaired { findings: not_done(findings, options), has_quarantine: false });
@@ -118,6 +118,15 @@ fn prepare(root: &Root, chosen: &[&Finding], options: &RepairOptions) -> Result<
         streams.insert(name.clone(), repair);
     }
     Ok(Prepared { journal: Some(journal.needed).filter(|_| is_changed), streams })
+}
+
+/// The plan, unless the log is a copy that is not to be adopted.
+fn plan_to_apply(root: &Root, path: &Path, options: &RepairOptions) -> Result<Vec<Finding>> {
+    let findings = plan_of(root, path, options.stream.as_deref())?;
+    match findings.iter().find_map(Finding::copied) {
+        Some(copied) if !options.adopt_copy => Err(copied.clone()),
+        _ => Ok(findings),
+    }
 }
 
 /// The directories that a repair of these streams may change.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use stratawal_frame::{Features, FormatFile, SegmentHeader, SeqNo, StreamId, WalId};
-use stratawal_journal::{FileHeader, Image, Needed, NeededStream};
+use stratawal_journal::{Error as JournalError, FileHeader, Image, Needed, NeededStream};
 use stratawal_storage::{Access, Storage};
 use stratawal_stream::{Found, Location, LogContext, StreamLog, StreamOptions, drop_replaced, stream_id, verify};
 
@@ -112,7 +112,15 @@ fn first_bytes(root: &Arc<dyn Storage>, path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The records that a repaired journal has, if the journal is damaged, and the finding.
+impl Finding {
+    /// The error of a copy that is not adopted, if the journal is one and is damaged as well.
+    pub(super) fn copied(&self) -> Option<&Error> {
+        self.damage.iter().find(|damage| damage.kind() == ErrorKind::Copied)
+    }
+}
+
+/// The records that a repaired journal has, if the journal is damaged, and the finding. A copy that
+/// is damaged has the error of a copy first.
 fn look_at_journal(root: &Root) -> Result<(Option<Needed>, Option<Finding>)> {
     if !root.format.has_journal() {
         return Ok((None, None));
@@ -122,27 +130,30 @@ fn look_at_journal(root: &Root) -> Result<(Option<Needed>, Option<Finding>)> {
     let image = match Image::read(&*root.storage, dir, wal_id) {
         Ok(image) => image,
         Err(error) if error.is_damage() => {
-            if let Some(copied) = Image::copied_and_damaged(&*root.storage, dir, wal_id) {
-                return Err(journal::copied(root, &copied));
-            }
+            let copied = Image::copied_and_damaged(&*root.storage, dir, wal_id);
             let remaining = Image::remaining_in_files(&*root.storage, dir, wal_id);
             let remaining = remaining.map_err(|error| journal_error(root, &error))?;
             let is_unreadable = remaining.is_none();
             let (needed, kept, dropped) = continuing(root, remaining.unwrap_or_default())?;
             let remedy = Remedy::ReplaceJournal { kept, dropped, is_unreadable };
-            let finding = Finding { part: Part::Journal, damage: vec![journal_error(root, &error)], remedy };
+            let finding = Finding { part: Part::Journal, damage: damage_of(root, copied.as_ref(), &error), remedy };
             return Ok((Some(needed), Some(finding)));
         }
         Err(error) => return Err(journal_error(root, &error)),
     };
-    if let Some(copied) = image.copied() {
-        return Err(journal::copied(root, &copied));
-    }
-    let Some(damage) = image.damage() else { return Ok((None, None)) };
+    let copied = image.copied();
+    let Some(damage) = image.damage() else {
+        return copied.map_or(Ok((None, None)), |copied| Err(journal::copied(root, &copied, false)));
+    };
     let (needed, kept, dropped) = continuing(root, image.remaining())?;
     let remedy = Remedy::ReplaceJournal { kept, dropped, is_unreadable: false };
-    let finding = Finding { part: Part::Journal, damage: vec![journal_error(root, &damage)], remedy };
+    let finding = Finding { part: Part::Journal, damage: damage_of(root, copied.as_ref(), &damage), remedy };
     Ok((Some(needed), Some(finding)))
+}
+
+fn damage_of(root: &Root, copied: Option<&JournalError>, damage: &JournalError) -> Vec<Error> {
+    let copied = copied.map(|copied| journal::copied(root, copied, true));
+    copied.into_iter().chain([journal_error(root, damage)]).collect()
 }
 
 /// Keeps the records that continue the files of their streams without a gap. If it is not known
