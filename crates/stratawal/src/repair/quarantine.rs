@@ -1,5 +1,6 @@
 //! Copies the files that a repair may change.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,8 +23,17 @@ pub(super) fn copy(
     files: &[PathBuf],
     dirs: &[PathBuf],
 ) -> Result<()> {
-    let failed =
-        |e| io_error(format!("nothing was changed, because the quarantine {} cannot be written", to.display()), e);
+    let mut partial = to.file_name().unwrap_or_default().to_owned();
+    partial.push(".partial");
+    let partial = to.with_file_name(partial);
+    let failed = |e| {
+        let text = format!(
+            "nothing was changed, because the quarantine {} cannot be written; remove {}, if it exists, before the next try",
+            to.display(),
+            partial.display()
+        );
+        io_error(text, e)
+    };
     if to.starts_with(log_path) {
         let text = format!("the quarantine {} must be outside of the log", to.display());
         return Err(log_error(ErrorKind::InvalidOption, text));
@@ -31,16 +41,18 @@ pub(super) fn copy(
     let Some(name) = to.file_name() else {
         return Err(failed(io::ErrorKind::InvalidInput.into()));
     };
-    if system.at(to).is_ok() {
-        let text = format!(
-            "nothing was changed, because the quarantine {} already exists; give another name for it, or try again in a second",
-            to.display()
-        );
-        return Err(log_error(ErrorKind::Io, text));
+    // A link that leads nowhere also has the name.
+    let above = system.at(parent_of(to)).and_then(|above| above.list(Path::new(""))).map_err(failed)?;
+    let exists = |name: Option<&OsStr>| above.iter().any(|entry| Some(&*entry.name) == name);
+    let taken = |text: String| Err(log_error(ErrorKind::Io, format!("nothing was changed, because {text}")));
+    if exists(Some(name)) {
+        let text = "already exists; give another name for it, or try again in a second";
+        return taken(format!("the quarantine {} {text}", to.display()));
     }
-    let mut partial = name.to_owned();
-    partial.push(".partial");
-    let partial = to.with_file_name(partial);
+    if exists(partial.file_name()) {
+        let text = "exists, from a repair that was interrupted; remove it, or give another name for the quarantine";
+        return taken(format!("{} {text}", partial.display()));
+    }
     copy_all(system, log, &partial, files, dirs).map_err(failed)?;
     system.rename(&partial, to).and_then(|()| system.sync_dir(parent_of(to))).map_err(failed)
 }
