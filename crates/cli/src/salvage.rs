@@ -17,7 +17,8 @@ pub(crate) const JSON: &str = r#"Each run of intact entries that follow each oth
 their seqs and their batches. With --into, all of them go to one stream, and get new seqs from 0 on; the mapping is printed.
 The damaged stream is not changed. Entries get the time at which they are copied; `cat --skip-damage --json` prints the times
 that they had. Entries are uncertain if the damage hides whether `truncate --from` dropped them; they get runs of their own.
-A salvage that was interrupted continues when it is repeated. A stream of the same name with other entries is an error.
+A salvage that was interrupted continues when it is repeated; with --into, `delete` the stream that it left first. A stream
+of the same name with other entries is an error.
 No process may have the log open for writing, unless with --dry-run.
 With --json, in this order as far as there are any: a line for each run, one for each lost range, and one with the totals:
 {"from_first":0,"from_last":9,"uncertain":false,"stream":"s.salvaged-0","first":0,"last":9,"entries":10,"bytes":100}
@@ -287,17 +288,23 @@ struct Copy {
 }
 
 impl Copy {
-    /// Begins to copy a run to the stream `target`, which has at most the entries below `end`.
+    /// Begins to copy a run to the stream `target`. Of one with the seqs of the damaged stream, any
+    /// number of entries below `end` may be there. One with new seqs has the earlier runs, or the
+    /// whole copy.
     fn begin(command: &Salvage, wal: &Wal, target: &str, run: &Run, end: u64) -> Result<Self, Failure> {
         let stream = command.common.result(wal.stream(target))?.with_durability(Durability::Buffered);
         if !stream.exists() && run.to > 0 {
             command.common.result(stream.truncate_before(run.to))?;
         }
-        let is_fitting = stream.first_seq() == if command.into.is_some() { 0 } else { run.to };
-        if !is_fitting || stream.next_seq() < run.to || stream.next_seq() > end {
+        let present = stream.next_seq();
+        let is_fitting = match command.into {
+            // A stream of this name with the first of these entries may be another one.
+            Some(_) => stream.first_seq() == 0 && (present == run.to || present == end),
+            None => stream.first_seq() == run.to && (run.to..=end).contains(&present),
+        };
+        if !is_fitting {
             return Err(taken(target));
         }
-        let present = stream.next_seq();
         Ok(Self { stream, next: run.seqs.start, to: run.to, from: run.seqs.start, present, batch: Batch::new() })
     }
 
@@ -338,7 +345,7 @@ impl Copy {
 fn taken(target: &str) -> Failure {
     let name = pasteable(target);
     let text = format!(
-        "stream {name}: it exists, and is not a copy of these entries; nothing was added to it; `delete` it, or give another \
+        "stream {name}: it exists, and is not a whole copy of these entries; nothing was added to it; `delete` it, or give another \
          name with --into"
     );
     Failure::new(FAILED, "exists", text).of_stream(target)

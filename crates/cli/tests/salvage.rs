@@ -120,6 +120,21 @@ fn a_stream_with_other_entries_is_never_overwritten() {
     assert_eq!((ran.code, &ran.error()["kind"]), (2, &"usage".into()), "{ran:?}");
 }
 
+/// Which stream it is, the first entries do not show.
+#[test]
+fn into_a_stream_with_the_first_entries_is_refused() {
+    let stream = Files::new();
+    stream.remove(1);
+    stream.log.append("mine", &as_text(0..2));
+    assert_eq!(salvage(&stream.log, &[]).code, 0);
+    let before = tree(&stream.log.path().join("streams"));
+    for name in ["mine", "s.salvaged-0"] {
+        let ran = salvage(&stream.log, &["--json", "--into", name]);
+        assert_eq!((ran.code, &ran.error()["kind"]), (3, &"exists".into()), "{name}: {ran:?}");
+        assert!(tree(&stream.log.path().join("streams")) == before, "{name}");
+    }
+}
+
 #[test]
 fn into_one_stream_renumbers_and_prints_the_mapping() {
     let stream = Files::new();
