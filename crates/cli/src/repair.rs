@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use stratawal::repair::{self, Done, Finding, Part, Remedy, RepairOptions};
-use stratawal::{ErrorKind, Options, inspect};
+use stratawal::{Error, ErrorKind, Options, inspect};
 
 use crate::advice::messages_of;
 use crate::bounds::entries;
@@ -19,13 +19,15 @@ use crate::{Common, human, json, signals};
 
 /// The part of the help text about JSON.
 pub(crate) const JSON: &str = r#"Without --apply, nothing is changed: what is damaged is shown, and what a repair would keep and drop. With --apply, every
-file that may change is first copied to a quarantine directory, and synced. It has the layout of the log: to go back, close
-the log, and put its files back. To keep what is before and what is after the damage, run `salvage` first.
+file that may change is first copied to a quarantine directory, and synced. It has the layout of the log. To go back, close
+the log, move every file and directory that the quarantine has out of the log, and copy the quarantine into the log: files
+from before a repair never go beside files from after it. The journal may be a copy then: see --adopt-copy.
+To keep what is before and what is after the damage, run `salvage` first.
 A repair truncates a stream only with --keep. A repair that was interrupted is repeated, with another quarantine.
 No process may have the log open for writing, unless without --apply.
 --adopt-copy is for a copy that was made while no process had the log open for writing, but before the log was closed, for
-example because its process had died. A copy that was made while a process had the log open is of different times:
-entries may be missing or mixed with others. Close the original, and copy it again.
+example because its process had died. With --apply, it also repairs the copy. A copy that was made while a process had the
+log open is of different times: entries may be missing or mixed with others. Close the original, and copy it again.
 With --json, a line for each damaged part, then one with the totals:
 {"part":"format|journal|stream","stream":"s","damage":[],"remedy":"write|replace|truncate|recover|none",
  "before":{"first":0,"last":9},"after":null,"intact":10,"uncertain":null,"kept":null,"dropped":null,"done":null,
@@ -34,7 +36,8 @@ With --json, a line for each damaged part, then one with the totals:
 `damage` is as in `verify`; `before` and `after` are what --keep would keep; a truncation may have dropped entries in
 `uncertain`, which has the form of `before`; `kept` and `dropped` are numbers of entries in the journal; `done` is null, or
 with --apply "repaired", "not_chosen", "nothing" or "failed", and `message` has the reason.
-With --adopt-copy: {"adopted":true}, or false if the log needs no such repair: then nothing is changed.
+`done` is also null for damage that was found once FORMAT was written; repeat the command to repair it.
+With --adopt-copy but not --apply: {"adopted":true}, or false if the log needs no such repair: then nothing is changed.
 Exit code 1 means that damage is left."#;
 
 /// The arguments of `repair`.
@@ -57,8 +60,8 @@ pub(crate) struct Repair {
     #[arg(long, value_name = "PATH", requires = "apply")]
     quarantine: Option<PathBuf>,
     /// Use this copy of a log as a log of its own. No process may have had the original open for
-    /// writing while it was copied.
-    #[arg(long, conflicts_with_all = ["apply", "keep", "quarantine", "stream"])]
+    /// writing while it was copied. With --apply, repair its damage as well.
+    #[arg(long, conflicts_with = "stream")]
     adopt_copy: bool,
     /// Report the repair as JSON on standard output.
     #[arg(long)]
@@ -77,16 +80,21 @@ struct Report {
     findings: Vec<(Finding, Option<Done>)>,
     /// Set if something was changed.
     quarantine: Option<PathBuf>,
+    /// Set if the rest of the log could not be looked at once FORMAT was written.
+    unseen: Option<Failure>,
 }
 
 impl Repair {
     pub(crate) fn run(&self) -> Result<u8, Failure> {
-        if self.adopt_copy {
+        if self.adopt_copy && !self.apply {
             return self.adopt();
         }
         let name = self.stream.as_deref().map(|stream| self.escaped.name(stream)).transpose()?;
-        let report = if self.apply { self.repair(name.as_deref())? } else { self.plan(name.as_deref())? };
+        let mut report = if self.apply { self.repair(name.as_deref())? } else { self.plan(name.as_deref())? };
         self.print(&report).or_else(output)?;
+        if let Some(unseen) = report.unseen.take() {
+            return Err(unseen);
+        }
         let is_failed = |done: &Option<Done>| matches!(done, Some(Done::Failed(_)));
         Ok(match report.left() {
             _ if report.findings.iter().any(|(_, done)| is_failed(done)) => FAILED,
@@ -98,12 +106,16 @@ impl Repair {
     fn plan(&self, name: Option<&str>) -> Result<Report, Failure> {
         signals::exit_on_interrupt()?;
         let findings = self.common.result(repair::plan(&self.common.dir, name))?;
-        Ok(Report { findings: findings.into_iter().map(|finding| (finding, None)).collect(), quarantine: None })
+        let findings = findings.into_iter().map(|finding| (finding, None)).collect();
+        Ok(Report { findings, quarantine: None, unseen: None })
     }
 
     fn repair(&self, name: Option<&str>) -> Result<Report, Failure> {
         let quarantine = self.quarantine()?;
-        let mut options = RepairOptions::new();
+        if self.adopt_copy && self.is_sound_copy() {
+            self.open_adopted()?;
+        }
+        let mut options = RepairOptions::new().adopt_copy(self.adopt_copy);
         if let Some(keep) = self.keep {
             options = options.keep(match keep {
                 Side::Before => repair::Keep::Before,
@@ -113,9 +125,26 @@ impl Repair {
         if let Some(name) = name {
             options = options.stream(name);
         }
-        let repaired = self.common.result(repair::apply(&self.common.dir, &quarantine, &options))?;
-        let findings = repaired.findings.into_iter().map(|(finding, done)| (finding, Some(done))).collect();
-        Ok(Report { findings, quarantine: Some(quarantine).filter(|_| repaired.has_quarantine) })
+        let repaired = repair::apply(&self.common.dir, &quarantine, &options);
+        let repaired = repaired.map_err(|error| of_apply(&self.common, &error))?;
+        let is_format_written = match &*repaired.findings {
+            [(finding, Done::Repaired)] => finding.part == Part::Format,
+            _ => false,
+        };
+        let mut findings: Vec<_> = repaired.findings.into_iter().map(|(finding, done)| (finding, Some(done))).collect();
+        let mut unseen = None;
+        if is_format_written {
+            match self.plan(name) {
+                Ok(rest) => findings.extend(rest.findings),
+                Err(failure) => unseen = Some(failure),
+            }
+        }
+        Ok(Report { findings, quarantine: Some(quarantine).filter(|_| repaired.has_quarantine), unseen })
+    }
+
+    /// Whether the log is a copy that is not damaged.
+    fn is_sound_copy(&self) -> bool {
+        repair::plan(&self.common.dir, None).is_err_and(|error| error.kind() == ErrorKind::Copied)
     }
 
     /// Closes a log that was adopted, so that it can be copied. A stream that is damaged may
@@ -173,7 +202,12 @@ impl Repair {
         let parts = counted(found as u64, "damaged part", "damaged parts");
         match quarantine {
             _ if found == 0 => writeln!(out, "nothing to repair: no damage was found, and nothing was changed")?,
-            Some(path) => writeln!(out, "{parts}, {repaired} repaired; the files as they were are in {path}")?,
+            Some(path) => {
+                write!(out, "{parts}, {repaired} repaired; the files as they were are in {path}")?;
+                let is_found_late = report.findings.iter().any(|(_, done)| done.is_none());
+                let next = if is_found_late { format!("; {}", report.next_step()) } else { String::new() };
+                writeln!(out, "{next}")?;
+            }
             None if self.apply => writeln!(out, "{parts}, nothing was changed")?,
             None => writeln!(out, "{parts}; nothing was changed; {}", report.next_step())?,
         }
@@ -189,10 +223,11 @@ impl Repair {
             Some(damage) => return self.common.result(Err(damage)),
             None => false,
         };
+        if self.keep.is_some() {
+            return Err(Failure::new(USAGE, "usage", "--adopt-copy with --keep needs --apply"));
+        }
         if is_needed {
-            let wal = self.common.result(Options::new().adopt_copy(true).open(&self.common.dir))?;
-            self.common.result(wal.close_fast())?;
-            self.close_log();
+            self.open_adopted()?;
         }
         if self.json {
             let mut out = io::stdout().lock();
@@ -202,6 +237,17 @@ impl Repair {
             let _ = writeln!(io::stderr(), "{}: {done}", self.common.dir.display());
         }
         Ok(DONE)
+    }
+
+    /// Adopts a copy, and closes it.
+    fn open_adopted(&self) -> Result<(), Failure> {
+        let opened = Options::new().adopt_copy(true).open(&self.common.dir);
+        let is_damaged = opened.as_ref().is_err_and(|error| error.kind() == ErrorKind::Damaged);
+        let remedy = is_damaged.then_some("`repair --adopt-copy --apply` keeps that, and adopts the copy");
+        let wal = self.common.result(opened).map_err(|failure| failure.with(remedy))?;
+        self.common.result(wal.close_fast())?;
+        self.close_log();
+        Ok(())
     }
 }
 
@@ -213,17 +259,34 @@ impl Report {
 }
 
 impl Report {
-    /// The options that repair what was found.
+    /// The options that repair the findings.
     fn next_step(&self) -> &'static str {
         let is_choice = |remedy: &Remedy| matches!(remedy, Remedy::Truncate { .. });
-        let remedies = || self.findings.iter().map(|(finding, _)| &finding.remedy);
-        if remedies().any(is_choice) {
+        let left = || self.findings.iter().filter(|(_, done)| !matches!(done, Some(Done::Repaired)));
+        let remedies = || left().map(|(finding, _)| &finding.remedy);
+        if left().any(|(finding, _)| finding.damage.iter().any(|damage| damage.kind() == ErrorKind::Copied)) {
+            "only if no process had the original open while it was copied, repeat the command with --adopt-copy, --apply, and, \
+             for streams, a --keep that is possible"
+        } else if remedies().any(is_choice) {
             "repeat the command with --apply and a --keep that is possible"
         } else if remedies().all(|remedy| *remedy == Remedy::ByHand) {
             "no option repairs this"
         } else {
             "repeat the command with --apply to repair this"
         }
+    }
+}
+
+/// The failure of a repair that has changed nothing. A quarantine without room is not a reason to
+/// drop entries of a damaged log.
+fn of_apply(common: &Common, error: &Error) -> Failure {
+    let text = error.to_string();
+    match error.kind() {
+        ErrorKind::Full if text.contains("the quarantine") => {
+            let text = format!("{text}; free some space there, or give a directory on another disk with --quarantine");
+            Failure::new(FAILED, error.kind().as_str(), text)
+        }
+        _ => Failure::of_log(&common.dir, error),
     }
 }
 

@@ -3,13 +3,13 @@
 mod common;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::damaged::{Files, KINDS, entry};
 use common::{Log, Ran, command, tree};
 use serde_json::Value;
-use stratawal::Options;
+use stratawal::{Durability, Options};
 
 fn repair(log: &Log, arguments: &[&str]) -> Ran {
     log.run("repair", arguments, b"")
@@ -200,6 +200,171 @@ fn repaired_log_can_be_copied() {
     assert!(Command::new("cp").arg("-r").arg(log.path()).arg(&copy).status().unwrap().success());
     let appended = command().arg("append").arg(&copy).args(["s", "/dev/null"]).output().unwrap();
     assert_eq!(appended.status.code(), Some(0), "{appended:?}");
+}
+
+/// Runs a program that must succeed.
+fn run(program: &str, arguments: &[&Path]) {
+    let status = Command::new(program).args(arguments).status().unwrap();
+    assert!(status.success(), "{program} {arguments:?}");
+}
+
+/// Does what the help text states: moves what the quarantine has out of the log, and copies the
+/// quarantine into it.
+fn go_back(log: &Log, quarantine: &Path, aside: &Path) {
+    fs::create_dir_all(aside.join("streams")).unwrap();
+    let streams = fs::read_dir(quarantine.join("streams")).into_iter().flatten();
+    let streams = streams.map(|entry| Path::new("streams").join(entry.unwrap().file_name()));
+    for path in streams.chain(["FORMAT", "journal"].map(PathBuf::from)) {
+        if quarantine.join(&path).exists() {
+            fs::rename(log.path().join(&path), aside.join(&path)).unwrap();
+        }
+    }
+    run("cp", &[Path::new("-a"), &quarantine.join("."), &log.path()]);
+}
+
+#[test]
+fn repair_can_be_undone_and_made_otherwise() {
+    let stream = Files::new();
+    stream.remove(1);
+    let readable = stream.cat(&["--skip-damage"]).out;
+    let saved = stream.log.beside("saved");
+    let ran = repair(&stream.log, &["--apply", "--keep", "before", "--quarantine", saved.to_str().unwrap()]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    stream.log.append("s", b"new\n");
+    go_back(&stream.log, &saved, &stream.log.beside("aside"));
+    assert!(stream.cat(&["--skip-damage"]).out == readable);
+    assert_eq!(repair(&stream.log, &["--apply", "--keep", "after"]).code, 0);
+    assert!(stream.log.cat("s") == as_text(stream.seqs[2].start, stream.next()));
+}
+
+/// A log whose process died, with ten entries of "s" in the journal alone, and with a damaged byte
+/// in the sixth.
+fn damaged_journal() -> Log {
+    let log = Log::new();
+    let wal = Options::new().maintenance_thread(false).open(log.path()).unwrap();
+    let stream = wal.stream("s").unwrap().with_durability(Durability::Synced);
+    for i in 0..10 {
+        stream.append(format!("entry {i}")).unwrap();
+    }
+    let copy = log.beside("copy");
+    run("cp", &[Path::new("-r"), &log.path(), &copy]);
+    wal.close().unwrap();
+    drop(wal);
+    // The bytes of the time of its death, in the files that name their own inodes.
+    for (path, bytes) in tree(&copy.join("journal")) {
+        fs::write(log.path().join("journal").join(path.file_name().unwrap()), bytes).unwrap();
+    }
+    fs::remove_dir_all(log.path().join("streams/s")).unwrap();
+    fs::remove_dir_all(copy).unwrap();
+    damage_journal(&log, |bytes| {
+        let at = bytes.windows(7).position(|found| found == b"entry 5").unwrap();
+        bytes[at] ^= 1;
+    });
+    log
+}
+
+fn damage_journal(log: &Log, damage: impl Fn(&mut Vec<u8>)) {
+    let file = journal_file(log);
+    let mut bytes = fs::read(&file).unwrap();
+    damage(&mut bytes);
+    fs::write(file, bytes).unwrap();
+}
+
+/// In the log, the file from before the repair is a copy.
+#[test]
+fn repair_of_a_journal_can_be_undone() {
+    let log = damaged_journal();
+    let readable = log.run("cat", ["s", "--skip-damage"], b"").out;
+    assert_eq!(String::from_utf8_lossy(&readable).lines().count(), 9);
+    let saved = log.beside("saved");
+    let ran = repair(&log, &["--apply", "--quarantine", saved.to_str().unwrap()]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let kept = log.cat("s");
+    assert_eq!(String::from_utf8_lossy(&kept).lines().count(), 5);
+    go_back(&log, &saved, &log.beside("aside"));
+    assert!(log.run("cat", ["s", "--skip-damage"], b"").out == readable);
+    let again = log.beside("again");
+    let ran = repair(&log, &["--adopt-copy", "--apply", "--quarantine", again.to_str().unwrap()]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(log.cat("s") == kept && again.join("journal").exists());
+}
+
+#[test]
+fn damaged_copy_is_repaired_if_it_is_adopted() {
+    let original = damaged_journal();
+    let log = Log::new();
+    run("cp", &[Path::new("-r"), &original.path(), &log.path()]);
+    let before = tree(&log.path());
+    let shown = repair(&log, &[]);
+    assert!(shown.code == 1 && shown.text().contains("5 entries that only the journal has are kept"), "{shown:?}");
+    assert!(shown.text().contains("with --adopt-copy, --apply"), "{shown:?}");
+    let refused = repair(&log, &["--apply", "--json"]);
+    assert_eq!((refused.code, &refused.error()["kind"]), (3, &"copied".into()), "{refused:?}");
+    assert!(refused.err.contains("`stratawal repair --adopt-copy --apply`"), "{refused:?}");
+    assert!(tree(&log.path()) == before, "the copy was changed");
+    let refused = repair(&log, &["--adopt-copy"]);
+    assert!(refused.code == 1 && refused.err.contains("`repair --adopt-copy --apply`"), "{refused:?}");
+    let ran = repair(&log, &["--adopt-copy", "--apply"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(log.cat("s"), b"entry 0\nentry 1\nentry 2\nentry 3\nentry 4\n");
+    log.append("s", b"new\n");
+    assert_eq!(log.run("verify", [""; 0], b"").code, 0);
+}
+
+#[test]
+fn damaged_version_of_a_journal_loses_nothing() {
+    let log = damaged_journal();
+    damage_journal(&log, |bytes| {
+        let at = bytes.windows(7).position(|found| found == b"dntry 5").unwrap();
+        bytes[at] ^= 1;
+        bytes[10] ^= 0x58;
+    });
+    let verified = log.run("verify", [""; 0], b"");
+    assert_eq!(verified.code, 1, "{verified:?}");
+    let ran = repair(&log, &["--apply", "--json"]);
+    assert_eq!((ran.code, &findings(&ran)[0]["kept"]), (0, &10.into()), "{ran:?}");
+    let kept = log.cat("s");
+    assert_eq!(String::from_utf8_lossy(&kept).lines().count(), 10);
+}
+
+#[test]
+fn format_is_repaired_alone_and_the_rest_is_shown() {
+    let log = damaged_journal();
+    let format = fs::read(log.path().join("FORMAT")).unwrap();
+    fs::remove_file(log.path().join("FORMAT")).unwrap();
+    let content = |log: &Log| ["journal", "streams"].map(|dir| tree(&log.path().join(dir)));
+    let before = content(&log);
+    let quarantine = log.beside("saved");
+    let ran = repair(&log, &["--apply", "--quarantine", quarantine.to_str().unwrap(), "--json"]);
+    assert_eq!((ran.code, &ran.json()["findings"], &ran.json()["repaired"]), (1, &2.into(), &1.into()), "{ran:?}");
+    assert_eq!((&findings(&ran)[0]["done"], &findings(&ran)[1]["part"]), (&"repaired".into(), &"journal".into()));
+    assert_eq!(findings(&ran)[1]["done"], Value::Null);
+    assert!(content(&log) == before, "files that are not in the quarantine were changed");
+    assert_eq!(fs::read(log.path().join("FORMAT")).unwrap(), format);
+    let ran = repair(&log, &["--apply"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+}
+
+#[test]
+fn remains_of_a_quarantine_are_named() {
+    let stream = Files::new();
+    KINDS[0].1(&stream);
+    let quarantine = stream.log.beside("saved");
+    let partial = stream.log.beside("saved.partial");
+    let arguments = ["--apply", "--keep", "before", "--quarantine", quarantine.to_str().unwrap()];
+    let refused = |reason: &str| {
+        let ran = repair(&stream.log, &arguments);
+        assert!(ran.code == 3 && ran.err.contains("nothing was changed") && ran.err.contains(reason), "{ran:?}");
+    };
+    fs::create_dir(&partial).unwrap();
+    refused("saved.partial exists");
+    fs::remove_dir(&partial).unwrap();
+    std::os::unix::fs::symlink("nowhere", &quarantine).unwrap();
+    refused("saved already exists");
+    fs::remove_file(&quarantine).unwrap();
+    fs::write(&quarantine, "a file").unwrap();
+    refused("saved already exists");
+    assert!(!partial.exists());
 }
 
 #[test]
