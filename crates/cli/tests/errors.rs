@@ -218,8 +218,9 @@ fn unreadable_stream_does_not_hide_the_others() {
     let of_newer = |name: &str| {
         let file = log.segments(name).pop().unwrap();
         let mut bytes = fs::read(&file).unwrap();
-        // The version, which follows the magic.
+        // The version, which follows the magic, and the checksum.
         bytes[8] = 99;
+        bytes[124] ^= 1;
         fs::write(file, bytes).unwrap();
     };
     of_newer("b");
@@ -428,8 +429,9 @@ fn messages_name_no_call_of_the_library() {
     log.append("s", b"x\n");
     let file = log.segments("s").pop().unwrap();
     let mut bytes = fs::read(&file).unwrap();
-    // The version of the format.
+    // The version of the format, and the checksum.
     bytes[8] = 2;
+    bytes[124] ^= 1;
     fs::write(&file, bytes).unwrap();
     let newer = log.run("cat", ["s"], b"");
     assert!(newer.code == 3 && newer.err.contains("`salvage` copies the other entries"), "{newer:?}");

@@ -137,8 +137,9 @@ fn stream_of_a_newer_version_is_shown_and_deleted() {
     let newer = |i: usize| {
         let file = log.segments("s").remove(i);
         let mut bytes = fs::read(&file).unwrap();
-        // The version, which follows the magic.
+        // The version, which follows the magic, and the checksum.
         bytes[8] = 2;
+        bytes[124] ^= 1;
         fs::write(&file, bytes).unwrap();
     };
     newer(1);

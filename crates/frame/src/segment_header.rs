@@ -174,7 +174,8 @@ impl SegmentHeader {
     ///
     /// # Errors
     /// Any [`HeaderError`]. The checks are made in the order magic, version, checksum, masks,
-    /// consistency.
+    /// consistency. If the checksum holds with the number of this version in place of a greater
+    /// one, the version is damaged, and the error is that of the checksum.
     pub fn decode(bytes: &[u8]) -> Result<Self, HeaderError> {
         let Some(bytes) = bytes.get(..SEGMENT_HEADER_LEN) else {
             return Err(HeaderError::TooShort { len: bytes.len() });
@@ -188,7 +189,7 @@ impl SegmentHeader {
             incompatible: u32_at(bytes, AT_FEATURES + 8),
         };
         let id = FormatId { version: u32_at(bytes, AT_VERSION), features };
-        if id.version > FORMAT_VERSION {
+        if id.version > FORMAT_VERSION && !has_checksum_with_this_version(bytes) {
             return Err(HeaderError::Newer(id));
         }
         let expected = checksum::payload(&bytes[..AT_CHECKSUM]);
@@ -222,4 +223,12 @@ impl SegmentHeader {
             && header.start <= header.base;
         if consistent { Ok(header) } else { Err(HeaderError::Inconsistent) }
     }
+}
+
+/// Whether the checksum of a header holds with the number of this version in place of its own. A
+/// header of a newer version has such a checksum only by chance, once in 2^32.
+fn has_checksum_with_this_version(bytes: &[u8]) -> bool {
+    let mut mended = bytes[..AT_CHECKSUM].to_vec();
+    mended[AT_VERSION..AT_FEATURES].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    checksum::payload(&mended) == u32_at(bytes, AT_CHECKSUM)
 }

@@ -263,3 +263,19 @@ fn the_bit_of_the_journal_is_known_in_format_alone() {
     let other = FormatFile { features: Features { read_only_compatible: 1, ..with.features }, ..with };
     assert!(!other.is_writable());
 }
+
+#[test]
+fn a_damaged_version_is_not_a_newer_one() {
+    let sound = header().encode();
+    for bit in 0..32 {
+        let mut damaged = sound;
+        damaged[8 + bit / 8] ^= 1 << (bit % 8);
+        let found = SegmentHeader::decode(&damaged);
+        assert!(matches!(found, Err(HeaderError::Checksum { .. })), "bit {bit}: {found:?}");
+    }
+    // The checksum of a newer format is not known: it may be the same, or another one.
+    let mut newer_header = resealed(8, &[2]);
+    assert_eq!(SegmentHeader::decode(&newer_header), Err(HeaderError::Newer(newer(2, 0))));
+    newer_header[124] ^= 1;
+    assert_eq!(SegmentHeader::decode(&newer_header), Err(HeaderError::Newer(newer(2, 0))));
+}

@@ -117,8 +117,9 @@ fn newer_file_does_not_hide_the_damage_of_others() {
     let files = inspect::segment_files(dir.path(), "s8").unwrap();
     let newer = dir.path().join("streams/s8").join(&files[6].name);
     let mut bytes = fs::read(&newer).unwrap();
-    // The version, which follows the magic.
+    // The version, which follows the magic, and the checksum.
     bytes[8] = 2;
+    bytes[124] ^= 1;
     fs::write(&newer, bytes).unwrap();
     let check = inspect::verify(dir.path(), Some("s8")).unwrap().next().unwrap().unwrap();
     let kinds: Vec<_> = check.damage.iter().map(|damage| (damage.kind(), damage.damage())).collect();

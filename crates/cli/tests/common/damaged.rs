@@ -75,7 +75,7 @@ const IN_FIFTH: usize = 5000;
 /// An offset within a segment's header.
 const IN_HEADER: usize = 20;
 
-pub(crate) const KINDS: [Kind; 19] = [
+pub(crate) const KINDS: [Kind; 20] = [
     ("a bit of a payload, in the first file", |s| flip(s, 0)),
     ("a bit of a payload, in a middle file", |s| flip(s, 1)),
     ("a bit of a payload, in the newest file", |s| flip(s, 3)),
@@ -84,6 +84,10 @@ pub(crate) const KINDS: [Kind; 19] = [
     ("the header of the newest file", |s| {
         flip_header(s, 3);
         Some((s.seqs[3].start, None))
+    }),
+    ("the version of a middle file", |s| {
+        s.damage(1, |bytes| bytes[10] ^= b'X');
+        Some((s.seqs[1].start, Some(s.seqs[1].end - 1)))
     }),
     ("the first file is missing", |s| remove(s, 0)),
     ("a middle file is missing", |s| remove(s, 1)),
