@@ -88,10 +88,9 @@ pub(crate) fn about(damage: &Error) -> Option<String> {
             )
         }
         (DamageKind::Misplaced | DamageKind::Directory, _) => return None,
-        // The journal may still have entries.
-        (DamageKind::NoSegment, _) => {
-            "restore the files from a copy, or `delete` the stream if `cat --skip-damage` prints nothing of it".to_owned()
-        }
+        (DamageKind::NoSegment, _) => "`cat --skip-damage` prints the entries that the journal still has, if any, and `repair` \
+             shows whether they can be kept; restore the files from a copy, or `delete` the stream if nothing of it is left"
+            .to_owned(),
         (DamageKind::History, _) => "restore all files of the stream from one of the copies; until then \
              `cat --skip-damage` prints the entries, although it is not certain which of them belong together"
             .to_owned(),

@@ -226,3 +226,27 @@ fn entries_in_the_journal_are_copied() {
     let after = damaged_stream(&log);
     assert!(before.values().eq(after.values()), "the damaged stream was changed");
 }
+
+/// All files of the stream are gone. Nothing says that all of its entries are.
+#[test]
+fn entries_in_the_journal_outlive_all_files() {
+    let stream = Files::new();
+    let next = stream.next();
+    let wal = Options::new().maintenance_thread(false).open(stream.log.path()).unwrap();
+    wal.stream("s").unwrap().append("in the journal").unwrap();
+    std::mem::forget(wal);
+    (0..4).for_each(|segment| stream.remove(segment));
+    let ran = salvage(&stream.log, &["--dry-run", "--json"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let runs = lines_with(&ran, "stream");
+    assert_eq!((runs.len(), &runs[0]["first"], &runs[0]["last"]), (1, &next.into(), &next.into()), "{ran:?}");
+    let cat = stream.cat(&["--skip-damage"]);
+    assert_eq!((cat.code, cat.text()), (1, "in the journal\n"), "{cat:?}");
+    let delete = stream.log.run("delete", ["s", "--dry-run"], b"");
+    assert!(delete.text().contains("  1 entry, 14 B, "), "{delete:?}");
+    let verified = stream.log.run("verify", [""; 0], b"");
+    assert!(verified.text().contains("prints the entries that the journal still has"), "{verified:?}");
+    let repair = stream.log.run("repair", [""; 0], b"");
+    let kept = format!("--keep after: entry {next} ");
+    assert!(repair.text().contains(&kept), "{repair:?}");
+}

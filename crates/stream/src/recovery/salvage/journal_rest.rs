@@ -153,7 +153,8 @@ impl Salvage {
         rest.is_open_ended = rest.of_files.is_some();
         let parts = match (joined, journal) {
             (Err(error), _) if !error.is_damage() => return Err(error),
-            (Ok(Joined::Gone | Joined::Again), _) | (_, None) => JournalParts::NONE,
+            (_, None) => JournalParts::NONE,
+            (Ok(Joined::Gone), _) if !rest.is_open_ended => JournalParts::NONE,
             (Ok(Joined::Tail(tail)), _) if !rest.is_open_ended => {
                 let parts = tail.parts.into_iter().map(PartSource::At).collect();
                 JournalParts { start: tail.start.map(SeqNo), parts, is_certain: true }
