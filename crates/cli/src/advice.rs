@@ -13,7 +13,7 @@ const AND_ALL: &str = "and every entry before it, so `salvage` those first";
 
 const REPAIR: &str = "or `repair` shows what can be kept";
 
-/// What helps if the commit journal is damaged.
+/// The advice for a damaged commit journal.
 pub(crate) const JOURNAL: &str = "`cat` prints the entries in the segment files, and `cat --skip-damage` also those that the \
                                   journal still has; restore the log from a copy; or `repair` shows what can be kept";
 

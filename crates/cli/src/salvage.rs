@@ -240,7 +240,7 @@ impl Salvage {
             let all = counted(copied, "entry", "entries");
             let ranges = counted(holes as u64, "lost range", "lost ranges");
             let note = match (self.dry_run, runs) {
-                (_, 0) => "no intact entry is left",
+                (_, 0) => "no intact entry is left; restore the files from a copy, or `delete` the stream",
                 (true, _) => "nothing was copied; leave out --dry-run to copy them",
                 (false, _) => "copied; the damaged stream is unchanged, and `repair` shows what it can keep",
             };

@@ -189,7 +189,7 @@ fn advice_for_a_stream_with_nothing_left_works() {
     assert!(ran.text().contains(&message) && message.ends_with(advice.trim_end()), "{message}");
 
     // Other commands do not read the whole stream, and name this as the last way.
-    for name in ["cat", "repair"] {
+    for name in ["cat", "repair", "salvage"] {
         let ran = log.run(name, ["s"], b"");
         assert!(ran.code == 1 && (ran.err + &String::from_utf8_lossy(&ran.out)).contains("or `delete` the stream"));
     }

@@ -234,7 +234,7 @@ pub fn verify_journal(path: impl AsRef<Path>) -> Result<Option<JournalCheck>> {
 /// [`Missing`](crate::ErrorKind::Missing) if the log or the stream does not exist;
 /// [`InvalidName`](crate::ErrorKind::InvalidName); damage to the log as a whole. The iterator
 /// yields an error and ends if the files cannot be read (I/O), if it meets a frame of a newer
-/// version, or if the stream is deleted meanwhile.
+/// version, or if the stream is deleted at the same time.
 ///
 /// # Examples
 ///

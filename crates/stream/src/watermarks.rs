@@ -122,7 +122,7 @@ impl Watermarks {
         self.start_in_files.raise(start);
     }
 
-    /// Lets the stream, whose entries are all durable, begin anew at `start`, which is beyond its
+    /// Lets the stream, whose entries are all durable, begin again at `start`, which is beyond its
     /// end. Call this after `set_start` and after the snapshot is stored.
     pub(crate) fn reset_all(&self, start: u64) {
         for watermark in [&self.accepted, &self.flushed, &self.durable, &self.drained, &self.settled] {

@@ -180,7 +180,7 @@ fn of_generation(storage: &MemoryStorage, generation: u32) -> std::path::PathBuf
     path.unwrap_or_else(|| panic!("no generation {generation}"))
 }
 
-/// Generation 1 holds entries that generation 2 voids; generation 3 follows. Whatever happens to
+/// Generation 1 holds entries that generation 2 voids; generation 3 follows. After any damage to
 /// the later two files, no dropped entry is yielded as certain.
 #[test]
 fn cut_entries_are_not_salvaged_as_certain() {

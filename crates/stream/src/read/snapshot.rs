@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(before.diverges_at(15, &snapshot(&[(1, 0, 0), (3, 4, 0)]), 0), Some(4));
         assert_eq!(before.diverges_at(15, &snapshot(&[(1, 0, 0), (2, 10, 0), (3, 12, 0)]), 0), Some(12));
         assert_eq!(before.diverges_at(15, &snapshot(&[(3, 12, 0)]), 12), Some(12));
-        // All entries were dropped, and the stream begins anew after them.
+        // All entries were dropped, and the stream begins again after them.
         assert_eq!(before.diverges_at(15, &snapshot(&[(3, 15, 0)]), 15), None);
     }
 }

@@ -58,7 +58,7 @@ impl Waiter {
 #[derive(Default)]
 pub(super) struct Waiters {
     queue: VecDeque<Arc<Waiter>>,
-    /// How many threads the last commit satisfied besides its leader.
+    /// How many threads the last commit satisfied, apart from its leader.
     last_satisfied: usize,
 }
 
