@@ -227,7 +227,7 @@ fn entries_in_the_journal_are_copied() {
     assert!(before.values().eq(after.values()), "the damaged stream was changed");
 }
 
-/// All files of the stream are gone. Nothing says that all of its entries are.
+/// All files of the stream are gone, but not all of its entries.
 #[test]
 fn entries_in_the_journal_outlive_all_files() {
     let stream = Files::new();

@@ -115,7 +115,7 @@ impl JournalTail {
     }
 }
 
-/// What the journal has of a stream, whether or not that follows the files.
+/// The parts that the journal has of a stream, whether or not they follow the files.
 #[derive(Debug)]
 pub(crate) struct JournalParts {
     /// The first live seq, if the journal has it.

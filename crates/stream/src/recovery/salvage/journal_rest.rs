@@ -12,7 +12,7 @@ use crate::journal_reader::{Attempt, InFiles, Joined, JournalParts, JournalReade
 use crate::read::journal_entries::Entries;
 use crate::recovery::files::StreamFiles;
 
-/// What a salvage knows of the journal.
+/// The state of a salvage with regard to the journal.
 #[derive(Debug, Default)]
 pub(super) struct JournalRest {
     /// The journal as seen before the files were listed.
@@ -20,7 +20,7 @@ pub(super) struct JournalRest {
     attempt: Attempt,
     /// The hole in the files that is being filled: where it ends, and the damage.
     pub(super) hole: Option<(SeqNo, Error)>,
-    /// What fills it, once a hole was found.
+    /// The parts that may fill it, once a hole was found.
     filling: Option<JournalParts>,
     /// The parts that follow the files, once the files are read.
     parts: Option<JournalParts>,
