@@ -37,7 +37,8 @@ With --json, a line for each damaged part, then one with the totals:
 `uncertain`, which has the form of `before`; `kept` and `dropped` are numbers of entries in the journal; `done` is null, or
 with --apply "repaired", "not_chosen", "nothing" or "failed", and `message` has the reason.
 `done` is also null for damage that was found once FORMAT was written; repeat the command to repair it.
-With --adopt-copy but not --apply: {"adopted":true}, or false if the log needs no such repair: then nothing is changed.
+With --adopt-copy: {"adopted":true}, or false if the log needs no such repair: then nothing is changed. With --apply, this
+line comes first, and only if the journal of the copy is sound.
 Exit code 1 means that damage is left."#;
 
 /// The arguments of `repair`.
@@ -78,8 +79,10 @@ enum Side {
 /// The findings, and the outcome of each.
 struct Report {
     findings: Vec<(Finding, Option<Done>)>,
-    /// Set if something was changed.
+    /// Set if something was changed, except by the adoption of a copy.
     quarantine: Option<PathBuf>,
+    /// Whether the log was a sound copy, and was adopted first.
+    is_adopted: bool,
     /// Set if the rest of the log could not be looked at once FORMAT was written.
     unseen: Option<Failure>,
 }
@@ -107,13 +110,15 @@ impl Repair {
         signals::exit_on_interrupt()?;
         let findings = self.common.result(repair::plan(&self.common.dir, name))?;
         let findings = findings.into_iter().map(|finding| (finding, None)).collect();
-        Ok(Report { findings, quarantine: None, unseen: None })
+        Ok(Report { findings, quarantine: None, is_adopted: false, unseen: None })
     }
 
     fn repair(&self, name: Option<&str>) -> Result<Report, Failure> {
         let quarantine = self.quarantine()?;
-        if self.adopt_copy && self.is_sound_copy() {
+        let is_adopted = self.adopt_copy && self.is_sound_copy();
+        if is_adopted {
             self.open_adopted()?;
+            self.print_adopted(true).or_else(output)?;
         }
         let mut options = RepairOptions::new().adopt_copy(self.adopt_copy);
         if let Some(keep) = self.keep {
@@ -139,7 +144,8 @@ impl Repair {
                 Err(failure) => unseen = Some(failure),
             }
         }
-        Ok(Report { findings, quarantine: Some(quarantine).filter(|_| repaired.has_quarantine), unseen })
+        let quarantine = Some(quarantine).filter(|_| repaired.has_quarantine);
+        Ok(Report { findings, quarantine, is_adopted, unseen })
     }
 
     /// Whether the log is a copy that is not damaged.
@@ -201,6 +207,7 @@ impl Repair {
         }
         let parts = counted(found as u64, "damaged part", "damaged parts");
         match quarantine {
+            _ if found == 0 && report.is_adopted => writeln!(out, "nothing else to repair: no damage was found")?,
             _ if found == 0 => writeln!(out, "nothing to repair: no damage was found, and nothing was changed")?,
             Some(path) => {
                 write!(out, "{parts}, {repaired} repaired; the files as they were are in {path}")?;
@@ -229,14 +236,18 @@ impl Repair {
         if is_needed {
             self.open_adopted()?;
         }
+        self.print_adopted(is_needed).or_else(output)?;
+        Ok(DONE)
+    }
+
+    fn print_adopted(&self, is_adopted: bool) -> io::Result<()> {
         if self.json {
             let mut out = io::stdout().lock();
-            writeln!(out, r#"{{"adopted":{is_needed}}}"#).and_then(|()| out.flush()).or_else(output)?;
-        } else {
-            let done = if is_needed { "adopted" } else { "nothing to repair: no copy, or one of a closed log" };
-            let _ = writeln!(io::stderr(), "{}: {done}", self.common.dir.display());
+            return writeln!(out, r#"{{"adopted":{is_adopted}}}"#).and_then(|()| out.flush());
         }
-        Ok(DONE)
+        let done = if is_adopted { "adopted" } else { "nothing to repair: no copy, or one of a closed log" };
+        let _ = writeln!(io::stderr(), "{}: {done}", self.common.dir.display());
+        Ok(())
     }
 
     /// Adopts a copy, and closes it.
@@ -319,7 +330,7 @@ fn choices(remedy: &Remedy) -> Vec<String> {
     match remedy {
         Remedy::WriteFormat => {
             vec![
-                "repair: FORMAT is written anew, as the other files of the log show; no other file is changed"
+                "repair: FORMAT is written anew, as its other copy or the other files show; no other file is changed"
                     .to_owned(),
             ]
         }

@@ -312,6 +312,26 @@ fn damaged_copy_is_repaired_if_it_is_adopted() {
 }
 
 #[test]
+fn sound_copy_is_adopted_before_it_is_repaired() {
+    let original = damaged_journal();
+    damage_journal(&original, |bytes| {
+        let at = bytes.windows(7).position(|found| found == b"dntry 5").unwrap();
+        bytes[at] ^= 1;
+    });
+    for json in [false, true] {
+        let log = Log::new();
+        run("cp", &[Path::new("-r"), &original.path(), &log.path()]);
+        let arguments = [&["--adopt-copy", "--apply"][..], if json { &["--json"] } else { &[] }].concat();
+        let ran = repair(&log, &arguments);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        let shown = if json { ran.text() } else { &ran.err };
+        assert!(shown.contains(if json { "{\"adopted\":true}\n" } else { ": adopted\n" }), "{ran:?}");
+        assert!(!ran.text().contains("nothing was changed"), "{ran:?}");
+        log.append("s", b"new\n");
+    }
+}
+
+#[test]
 fn damaged_version_of_a_journal_loses_nothing() {
     let log = damaged_journal();
     damage_journal(&log, |bytes| {

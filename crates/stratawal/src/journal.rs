@@ -127,15 +127,18 @@ fn is_damaged(root: &Root, context: &LogContext) -> bool {
 /// The error of a copy that was made before the log was closed.
 pub(crate) fn copied(root: &Root, error: &JournalError, is_damaged: bool) -> Error {
     let remedy = match is_damaged {
-        false => "the copy is complete: adopt it with `stratawal repair --adopt-copy`, or with Options::adopt_copy",
+        false => {
+            "if no process had the log open while it was copied, the copy is complete: adopt it with \
+             `stratawal repair --adopt-copy`, or with Options::adopt_copy"
+        }
         true => {
-            "the copy is damaged as well: `stratawal repair` shows what can be kept, and \
-             `stratawal repair --adopt-copy --apply` keeps it"
+            "the copy is damaged as well; if no process had the log open while it was copied, `stratawal repair` shows what can \
+             be kept, and `stratawal repair --adopt-copy --apply` keeps it"
         }
     };
     let text = format!(
         "{}: {error}; so the files of this log may be of different times; nothing is changed; close the original and copy it \
-         again; if no process had the log open while it was copied, {remedy}",
+         again; {remedy}",
         root.shown(JOURNAL)
     );
     log_error(ErrorKind::Copied, text)
