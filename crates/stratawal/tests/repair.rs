@@ -590,6 +590,41 @@ fn interrupted_repair_is_repeated() {
     }
 }
 
+/// The file before the damage was never synced. A power loss during the repair may take its
+/// entries, but the log can be repaired again.
+#[test]
+fn cut_attests_no_entry_that_was_never_synced() {
+    let storage = SimStorage::new(1);
+    let wal = open(&storage, false);
+    let stream = wal.stream("s").unwrap().with_durability(Durability::Flushed);
+    stream.append(entry(0)).unwrap();
+    while files_in(&storage, "streams/s").len() < 2 {
+        stream.append(entry(stream.next_seq())).unwrap();
+    }
+    let storage = SimStorage::on(storage.disk().crash(Crash::Kill, &mut Rng::new(1)), 2);
+    let file = storage.open(&files_in(&storage, "streams/s")[1], Access::ReadWrite).unwrap();
+    file.write_all_at(&[0xff; 4], 20).unwrap();
+    file.sync_all().unwrap();
+    let options = RepairOptions::new().keep(Keep::Before);
+    let Remedy::Truncate { before: Some(kept), .. } = plan(&storage)[0].remedy.clone() else { panic!() };
+    let mut were_lost = 0;
+    for disk in disks_of(&storage, &options) {
+        let after = SimStorage::on(disk.crash(Crash::Lost, &mut Rng::new(1)), 3);
+        let is_cut = |path: &PathBuf| path.to_str().unwrap().ends_with("-00000003.seg");
+        if !files_in(&after, "streams/s").iter().any(is_cut) {
+            continue;
+        }
+        let again = apply(&after, "/again", &options);
+        assert!(again.findings.is_empty() || is_repaired(&again), "{again:?}");
+        assert!(plan(&after).is_empty(), "{:?}", plan(&after));
+        let end = open(&after, false).stream("s").unwrap().next_seq();
+        assert!(end <= kept.end, "{end}");
+        were_lost += u64::from(end < kept.end);
+    }
+    assert!(were_lost > 0, "no power loss took an entry");
+    assert_eq!(open(&storage, false).stream("s").unwrap().next_seq(), kept.end);
+}
+
 /// Nothing is changed before the quarantine has its name, and then it is whole.
 fn check_after_crash(what: &str, storage: &SimStorage, before: &BTreeMap<PathBuf, Vec<u8>>) {
     if content(storage) == *before {

@@ -285,21 +285,21 @@ fn remedy_of(context: &LogContext, location: &Location, damage: &[Error], conten
         damage.iter().all(|damage| has_kind(&[DamageKind::Frame, DamageKind::Gap, DamageKind::Seal], damage));
     let is_gone = damage.iter().any(|damage| has_kind(&[DamageKind::NoSegment], damage));
     let (before, after) = (contents.before(), contents.after());
-    match contents.first {
+    if is_gone && contents.has_files {
         // The files are of another stream than the records.
-        _ if is_gone && contents.has_files => Remedy::ByHand,
-        // Recovery seals only the file before the newest one. The stream can be used.
-        _ if !contents.has_holes() && is_usable && !is_before_newest(context, location, damage) => Remedy::ByHand,
-        Some(first) if !contents.has_holes() => Remedy::Recover { seqs: first..contents.next },
-        _ if before.is_none() && after.is_none() => Remedy::ByHand,
-        _ => Remedy::Truncate {
-            before,
-            after,
-            intact: contents.intact,
-            uncertain: contents.uncertain.clone(),
-            is_usable,
-        },
+        return Remedy::ByHand;
     }
+    if !contents.has_holes() {
+        // Recovery seals only the file before the newest one. The stream can be used.
+        if is_usable && !is_before_newest(context, location, damage) {
+            return Remedy::ByHand;
+        }
+        return Remedy::Recover { seqs: contents.first.unwrap_or(contents.next)..contents.next };
+    }
+    if before.is_none() && after.is_none() {
+        return Remedy::ByHand;
+    }
+    Remedy::Truncate { before, after, intact: contents.intact, uncertain: contents.uncertain.clone(), is_usable }
 }
 
 /// Whether the only damage is in the live file before the newest one.
