@@ -171,6 +171,8 @@ fn truncation_keeps_a_newer_segment() {
     let paths = ours.segments();
     let storage = ours.storage.snapshot();
     change(&storage, &paths[0], 8, |bytes| bytes[0] = 99, 1);
+    // Its checksum is not that of this version.
+    change(&storage, &paths[0], 124, |bytes| bytes[0] ^= 1, 1);
     change(&storage, &paths[1], 50, |bytes| bytes[0] ^= 1, 1);
     let wal = open(&storage, false).unwrap();
     let before = segments_of(&storage, DIR);
