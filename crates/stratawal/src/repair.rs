@@ -122,7 +122,7 @@ pub enum Remedy {
 pub enum Done {
     /// The part is repaired.
     Repaired,
-    /// Nothing: the caller has to choose what is kept, and that choice is possible.
+    /// Nothing: the caller has to choose which entries are kept, and that choice is possible.
     NotChosen,
     /// Nothing: [`Remedy::ByHand`].
     Nothing,
