@@ -12,6 +12,7 @@ use stratawal_storage::{Access, Storage};
 use stratawal_testkit::{Crash, Rng, SimStorage};
 
 const LOG: &str = "/log";
+const QUARANTINE: &str = "/quarantine";
 
 /// Entries by seq.
 type Entries = BTreeMap<u64, Vec<u8>>;
@@ -139,6 +140,29 @@ fn damage(storage: &SimStorage, rng: &mut Rng) -> String {
     what
 }
 
+/// The bytes of all segments and files of the journal.
+fn content(storage: &SimStorage) -> BTreeMap<PathBuf, Vec<u8>> {
+    let read = |path: PathBuf| {
+        let file = storage.open(&path, Access::Read).unwrap();
+        let mut bytes = vec![0; file.len().unwrap() as usize];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        (path, bytes)
+    };
+    files(storage).into_iter().map(read).collect()
+}
+
+/// That every file which a repair has changed or removed is in the quarantine as it was.
+fn check_quarantine(what: &str, storage: &SimStorage, before: &BTreeMap<PathBuf, Vec<u8>>) {
+    let after = content(storage);
+    for (path, bytes) in before.iter().filter(|(path, bytes)| after.get(*path) != Some(bytes)) {
+        let saved = storage.open(&Path::new(QUARANTINE).join(path.strip_prefix(LOG).unwrap()), Access::Read);
+        let saved = saved.unwrap_or_else(|e| panic!("{what}: {} has changed: {e}", path.display()));
+        let mut found = vec![0; saved.len().unwrap() as usize];
+        saved.read_exact_at(&mut found, 0).unwrap();
+        assert!(found == *bytes, "{what}: {}", path.display());
+    }
+}
+
 /// The entries of a stream that can be read.
 fn readable(storage: &SimStorage, name: &str) -> Entries {
     let Ok(items) = inspect::salvage_on(storage, Path::new(LOG), name) else { return Entries::new() };
@@ -177,7 +201,6 @@ fn check_stream(name: &str, case: &Case<'_>, repaired: &Repaired) -> usize {
             _ => false,
         };
         assert!(again.iter().all(is_same) && !again.is_empty(), "{}: {remedy:?}, then {again:?}", case.what);
-        return 0;
     }
     let is_lost = |seq: &&u64| case.before[name].get(seq) == truth.get(seq) && !after.contains_key(seq);
     case.before[name].keys().filter(is_lost).count()
@@ -201,8 +224,10 @@ fn check(built: &Built, storage: &SimStorage, what: &str, keep: Option<Keep>) ->
         Err(error) if error.kind() == ErrorKind::NewerFormat => return false,
         Err(error) => panic!("{what}: {error}"),
     };
+    let files_before = content(storage);
     let options = keep.map_or_else(RepairOptions::new, |keep| RepairOptions::new().keep(keep));
-    let repaired = repair::apply_on(storage, Path::new(LOG), Path::new("/quarantine"), &options).unwrap();
+    let repaired = repair::apply_on(storage, Path::new(LOG), Path::new(QUARANTINE), &options).unwrap();
+    check_quarantine(what, storage, &files_before);
     let shown = |findings: Vec<&Finding>| format!("{findings:?}");
     let same = shown(plan.iter().collect()) == shown(repaired.findings.iter().map(|(finding, _)| finding).collect());
     assert!(same, "{what}: {plan:?}, then {repaired:?}");

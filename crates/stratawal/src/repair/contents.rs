@@ -36,8 +36,10 @@ pub(super) struct Contents {
     is_after_files: bool,
     /// One past the last entry that is known.
     pub(super) next: u64,
-    /// The number of entries that can be read.
+    /// The number of entries that can be read in the files or in the journal.
     pub(super) intact: u64,
+    /// The entries that the files have lost, as far as it is known how many.
+    lost: Vec<Range<u64>>,
     /// From the first to the last entry that a truncation may have dropped.
     pub(super) uncertain: Option<Range<u64>>,
 }
@@ -121,6 +123,7 @@ impl Contents {
         self.hole.get_or_insert(first);
         self.after = next;
         self.next = next.unwrap_or(first);
+        self.lost.push(first..self.next);
     }
 
     /// A file is missing after entries that a truncation may have dropped. The entries on its two
@@ -139,8 +142,13 @@ impl Contents {
         let is_end_known = self.is_end_known();
         let firm = records.parts.iter().filter(|located| located.part.firm).map(|located| located.part.end());
         let promised = firm.fold(records.firm, Ord::max).0;
+        let mut counted = 0;
         for located in &records.parts {
             let seqs = located.part.first.0..located.part.end().0;
+            let overlap =
+                |lost: &Range<u64>| lost.end.min(seqs.end).saturating_sub(lost.start.max(seqs.start).max(counted));
+            self.intact += self.lost.iter().map(overlap).sum::<u64>();
+            counted = counted.max(seqs.end);
             if seqs.start <= self.cut_with_journal && !is_repaired {
                 self.cut_with_journal = self.cut_with_journal.max(seqs.end);
             }
