@@ -108,7 +108,11 @@ impl Salvage {
     /// Has a note printed if the command is interrupted, unless with `--json`.
     fn note_on_interrupt(&self) -> Result<(), Failure> {
         let json = self.json;
-        let rest = if self.dry_run { "nothing was changed" } else { "repeat the command, and it continues" };
+        let rest = match self.into {
+            _ if self.dry_run => "nothing was changed",
+            None => "repeat the command, and it continues",
+            Some(_) => "repeat the command; if it finds a part of the copy, `delete` the stream of --into first",
+        };
         signals::on_interrupt(json, move || {
             if !json {
                 signals::print_in_time(move || terminal::note(&format!("interrupted; {rest}")));

@@ -158,20 +158,22 @@ fn interrupted_salvage_says_that_it_can_be_repeated() {
     let starts: Vec<usize> = (0..bytes.len() - 100).filter(|&at| bytes[at..at + 100] == [b'x'; 100]).collect();
     starts.iter().step_by(2).for_each(|&at| bytes[at + 50] ^= 1);
     std::fs::write(&file, bytes).unwrap();
-    let mut child = command()
-        .arg("salvage")
-        .arg(log.path())
-        .args(["s", "--dry-run"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // The runs and the lost ranges do not fit into the pipe.
-    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
-    send("INT", &child);
-    assert_eq!(end_of(&mut child).code(), Some(130));
-    let err: Vec<String> = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok).collect();
-    assert_eq!(err, ["stratawal: note: interrupted; nothing was changed"]);
+    for (option, note) in [("--dry-run", "nothing was changed"), ("--into=copy", "repeat the command; if it finds")] {
+        let mut child = command()
+            .arg("salvage")
+            .arg(log.path())
+            .args(["s", option])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // The runs and the lost ranges do not fit into the pipe.
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        send("INT", &child);
+        assert_eq!(end_of(&mut child).code(), Some(130));
+        let err: Vec<String> = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok).collect();
+        assert!(err.len() == 1 && err[0].starts_with(&format!("stratawal: note: interrupted; {note}")), "{err:?}");
+    }
 }
 
 #[test]
