@@ -132,7 +132,7 @@ impl Plan {
         let verb = if self.part == Part::All { "delete" } else { "truncate" };
         let content = self.content(common)?;
         let goes = match start == end {
-            true if content.has_newer => "entries that cannot be read".to_owned(),
+            true if content.has_newer || content.lost_more => "entries that cannot be read".to_owned(),
             true => "no entries".to_owned(),
             false => bounds::entries(start, end),
         };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use stratawal::repair::{self, Done, Finding, Part, Remedy, RepairOptions};
-use stratawal::{Error, ErrorKind, Options, inspect};
+use stratawal::{DamageKind, Error, ErrorKind, Options, inspect};
 
 use crate::advice::messages_of;
 use crate::bounds::entries;
@@ -309,7 +309,13 @@ fn print_finding(out: &mut impl Write, finding: &Finding, done: Option<&Done>) -
     for message in messages_of(&finding.damage) {
         writeln!(out, "  {}", message.replace('\n', " "))?;
     }
-    for line in choices(&finding.remedy) {
+    // The bytes that the entries need are intact.
+    let is_only_seals = finding.damage.iter().all(|damage| damage.damage() == Some(DamageKind::Seal));
+    let lines = match finding.remedy {
+        Remedy::ByHand if is_only_seals => vec!["no repair: nothing has to be done; see above".to_owned()],
+        _ => choices(&finding.remedy),
+    };
+    for line in lines {
         writeln!(out, "  {line}")?;
     }
     match done {

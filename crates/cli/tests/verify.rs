@@ -193,6 +193,24 @@ fn advice_for_a_stream_with_nothing_left_works() {
         let ran = log.run(name, ["s"], b"");
         assert!(ran.code == 1 && (ran.err + &String::from_utf8_lossy(&ran.out)).contains("or `delete` the stream"));
     }
+    let shown = log.run("delete", ["s", "--dry-run"], b"");
+    assert!(shown.text().starts_with("stream s: delete would drop entries that cannot be read\n"), "{}", shown.text());
     assert_eq!(log.run("delete", ["s", "--yes"], b"").code, 0);
     assert_eq!(log.run("verify", [""; 0], b"").code, 0);
+}
+
+/// Damage to a SEAL loses no entry, and needs no repair.
+#[test]
+fn advice_for_a_damaged_seal_is_to_do_nothing() {
+    let stream = Files::new();
+    stream.damage(0, |bytes| *bytes.iter_mut().rev().nth(9).unwrap() ^= 1);
+    let verified = stream.log.run("verify", ["s"], b"");
+    assert!(verified.code == 1 && verified.text().contains("so nothing has to be done"), "{}", verified.text());
+    let repair = stream.log.run("repair", ["s"], b"");
+    assert!(
+        repair.code == 1 && repair.text().contains("\n  no repair: nothing has to be done; see above\n"),
+        "{repair:?}"
+    );
+    stream.log.append("s", b"new\n");
+    assert_eq!(stream.cat(&["--to", "1"]).code, 0);
 }
