@@ -442,3 +442,24 @@ fn entries_that_may_be_truncated_are_shown() {
     let json = findings(&repair(&log, &["--json"])).remove(0);
     assert_eq!(json["uncertain"], serde_json::json!({"first": 0, "last": 9}), "{json}");
 }
+
+#[test]
+fn stream_without_entries_is_recovered() {
+    let log = Log::new();
+    let wal = Options::new().journal(false).open(log.path()).unwrap();
+    let stream = wal.stream("s").unwrap();
+    stream.append_batch(&["zero", "one", "two"].into_iter().collect()).unwrap();
+    stream.truncate_before(1).unwrap();
+    stream.truncate_from(1).unwrap();
+    wal.close().unwrap();
+    let file = log.segments("s").remove(0);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[..100].fill(0);
+    fs::write(file, bytes).unwrap();
+    let ran = repair(&log, &["--apply", "--json"]);
+    assert_eq!((ran.code, &ran.json()["repaired"]), (0, &1.into()), "{ran:?}");
+    assert_eq!(log.run("verify", [""; 0], b"").code, 0);
+    log.append("s", b"new\n");
+    let found = log.run("cat", ["s", "--json"], b"");
+    assert!(found.text().starts_with(r#"{"seq":1,"#), "{found:?}");
+}

@@ -253,7 +253,8 @@ impl Wal {
         self.truncate_damaged(name, repair.kept.start)?;
         let stream = self.stream(name)?;
         let found = stream.first_seq()..stream.next_seq();
-        if found == repair.kept {
+        // Only recovery knows where a stream without entries begins.
+        if found == repair.kept || found.is_empty() && repair.kept.is_empty() {
             return Ok(());
         }
         let text = format!(
