@@ -341,6 +341,10 @@ fn damaged_version_of_a_journal_loses_nothing() {
     });
     let verified = log.run("verify", [""; 0], b"");
     assert_eq!(verified.code, 1, "{verified:?}");
+    // The header still shows the id of the log.
+    fs::remove_file(log.path().join("FORMAT")).unwrap();
+    let ran = repair(&log, &["--apply", "--quarantine", log.beside("first").to_str().unwrap(), "--json"]);
+    assert_eq!((ran.code, &ran.json()["repaired"]), (1, &1.into()), "{ran:?}");
     let ran = repair(&log, &["--apply", "--json"]);
     assert_eq!((ran.code, &findings(&ran)[0]["kept"]), (0, &10.into()), "{ran:?}");
     let kept = log.cat("s");

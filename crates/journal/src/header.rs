@@ -186,7 +186,7 @@ impl FileHeader {
     ///
     /// # Errors
     /// Same as for [`decode`](Self::decode).
-    pub(crate) fn decode_despite_version(bytes: &[u8]) -> Result<Self, FileHeaderError> {
+    pub fn decode_despite_version(bytes: &[u8]) -> Result<Self, FileHeaderError> {
         let mended = bytes.get(..HEADER_LEN).map(of_this_version).filter(has_checksum);
         Self::decode(mended.as_ref().map_or(bytes, |mended| mended))
     }

@@ -97,7 +97,7 @@ pub(super) fn rebuilt_format(root: &Arc<dyn Storage>) -> Option<FormatFile> {
     }
     for path in journal_files(&**root).ok()? {
         let bytes = first_bytes(root, &path).unwrap_or_default();
-        ids.extend(FileHeader::decode(&bytes).ok().map(|header| header.wal_id));
+        ids.extend(FileHeader::decode_despite_version(&bytes).ok().map(|header| header.wal_id));
     }
     let wal_id = *ids.first()?;
     let is_one = ids.iter().all(|id| *id == wal_id);
