@@ -82,6 +82,25 @@ fn files_of_a_stream_that_does_not_open_are_read() {
     assert_eq!((check.state, check.first_seq, check.next_seq), (CheckState::Damaged, None, None));
 }
 
+#[test]
+fn damaged_entry_and_damaged_end_are_one_finding() {
+    let dir = tempfile::tempdir().unwrap();
+    damaged_log(dir.path());
+    let found = || -> Vec<_> {
+        let check = inspect::verify(dir.path(), Some("s5")).unwrap().next().unwrap().unwrap();
+        assert!(check.next_seq.is_some(), "the stream opens");
+        check.damage.iter().map(|damage| damage.segment().unwrap().to_owned()).collect()
+    };
+    let before = found();
+    let path = dir.path().join("streams/s5").join(&before[1]);
+    let mut bytes = fs::read(&path).unwrap();
+    // In the SEAL, before the trailer. Opening the stream does not read so much of it.
+    let seal = bytes.len() - 30;
+    bytes[seal] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert_eq!(found(), before);
+}
+
 /// No entry is lost with the end of a sealed file, and the file before a missing one has its own
 /// damage.
 #[test]

@@ -201,7 +201,7 @@ impl Verifier {
     }
 
     /// Reads the stream up to `next_seq` and returns the damage: for each segment, the first
-    /// damaged entry, and the SEAL if it is damaged.
+    /// damaged entry, or else the SEAL if it is damaged.
     fn damage(&self, next_seq: u64, work: &dyn VerifyWork) -> Result<Vec<Error>> {
         let segments = self.snapshot.segments.len();
         if segments == 0 {
@@ -230,7 +230,8 @@ impl Verifier {
         });
         let mut damage: Vec<Error> = found?.into_iter().collect();
         let has_successor = i + 1 < self.snapshot.segments.len();
-        if has_successor && self.first_seq() < limit {
+        // The finding about the end states that the entries are valid.
+        if damage.is_empty() && has_successor && self.first_seq() < limit {
             damage.extend(self.check_end(&segment.header, limit)?);
         }
         let shared = &self.log.inner.shared;
