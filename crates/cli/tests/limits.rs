@@ -94,20 +94,27 @@ fn peak_of_printing(child: &mut Child, len: usize) -> usize {
     peak_bytes(child)
 }
 
-#[test]
-fn verify_holds_one_long_entry_at_a_time() {
-    const LEN: usize = 48 << 20;
+/// A log with `count` entries of `len` bytes in each of two streams, or `None` if the memory of a
+/// process cannot be measured here.
+fn log_of_long_entries(len: usize, count: u64) -> Option<Log> {
     if !cfg!(target_os = "linux") {
         let _ = writeln!(std::io::stderr(), "\nskipped: the memory of a process is read from Linux's /proc");
-        return;
+        return None;
     }
     let log = Log::new();
     let wal = Options::new().open(log.path()).unwrap();
     for name in ["s", "t"] {
         let stream = wal.stream(name).unwrap();
-        (0..4).for_each(|_| _ = stream.append(vec![b'x'; LEN]).unwrap());
+        (0..count).for_each(|_| _ = stream.append(vec![b'x'; len]).unwrap());
     }
     wal.close().unwrap();
+    Some(log)
+}
+
+#[test]
+fn verify_holds_one_long_entry_at_a_time() {
+    const LEN: usize = 48 << 20;
+    let Some(log) = log_of_long_entries(LEN, 4) else { return };
     let mut child = command().arg("verify").arg(log.path()).stdout(Stdio::null()).spawn().unwrap();
     let mut peak = 0;
     while child.try_wait().unwrap().is_none() {
@@ -123,18 +130,7 @@ fn printing_takes_the_memory_of_one_entry() {
     const LEN: usize = 24 << 20;
     // Two entries are more.
     const BYTES_MAX: usize = LEN / 5 * 6 + (18 << 20);
-    if !cfg!(target_os = "linux") {
-        let _ = writeln!(std::io::stderr(), "\nskipped: the memory of a process is read from Linux's /proc");
-        return;
-    }
-    // Three such entries in each of two streams.
-    let log = Log::new();
-    let wal = Options::new().open(log.path()).unwrap();
-    for name in ["s", "t"] {
-        let stream = wal.stream(name).unwrap();
-        (0..3).for_each(|_| _ = stream.append(vec![b'x'; LEN]).unwrap());
-    }
-    wal.close().unwrap();
+    let Some(log) = log_of_long_entries(LEN, 3) else { return };
     let cases: [(&[&str], usize); 11] = [
         (&["cat", "s"], 3 * LEN),
         (&["cat", "s", "--json"], 3 * LEN),
