@@ -14,7 +14,7 @@ use crate::failure::{DONE, FAILED, Failure, counted};
 use crate::framing::{FramingOptions, Position};
 use crate::input::{Entries, Framing, Piece};
 use crate::name::{Escaped, pasteable};
-use crate::writer::open_or_create;
+use crate::writer::{closed, open_or_create};
 use crate::{Common, bounds, json, signals};
 
 /// The most bytes that a batch takes: those of its entries, plus [`ENTRY_BYTES`] for each.
@@ -228,7 +228,7 @@ impl Append {
         // Closed even after an error, so that the next open scans nothing. Not closed fast, because
         // the log could not be copied then. If a killed process left many streams in the journal,
         // this takes a while, once.
-        let closed = self.common.result(gate.end(&wal));
+        let closed = closed(&self.common, gate.end(&wal), &name);
         result.and(closed).map_err(|failure| failure.after_appending(appender.done.seqs))?;
         self.print_summary(&appender, began)?;
         Ok(DONE)

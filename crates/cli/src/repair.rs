@@ -19,9 +19,10 @@ use crate::{Common, human, json, signals};
 
 /// The part of the help text about JSON.
 pub(crate) const JSON: &str = r#"Without --apply, nothing is changed: what is damaged is shown, and what a repair would keep and drop. With --apply, every
-file that may change is first copied to a quarantine directory, and synced. It has the layout of the log. To go back, close
-the log, move every file and directory that the quarantine has out of the log, and copy the quarantine into the log: files
-from before a repair never go beside files from after it. The journal may be a copy then: see --adopt-copy.
+file that may change is first copied to a quarantine directory, and synced. It has the layout of the log. To go back, as long as
+nothing was appended, truncated or deleted since, close the log, move every file and directory that the quarantine has out
+of the log, and copy the quarantine into the log: files from before a repair never go beside files from after it. The
+journal may be a copy then: see --adopt-copy.
 To keep what is before and what is after the damage, run `salvage` first.
 A repair truncates a stream only with --keep. A repair that was interrupted is repeated, with another quarantine.
 No process may have the log open for writing, unless without --apply.
@@ -278,6 +279,10 @@ impl Report {
         if left().any(|(finding, _)| finding.damage.iter().any(|damage| damage.kind() == ErrorKind::Copied)) {
             "only if no process had the original open while it was copied, repeat the command with --adopt-copy, --apply, and, \
              for streams, a --keep that is possible"
+        } else if remedies().any(is_choice) && remedies().any(|remedy| matches!(remedy, Remedy::ReplaceJournal { .. }))
+        {
+            "repeat the command with --apply alone, which cuts no stream, and then `salvage` copies what can be read; after that, \
+             with --apply and a --keep that is possible"
         } else if remedies().any(is_choice) {
             "repeat the command with --apply and a --keep that is possible"
         } else if remedies().all(|remedy| *remedy == Remedy::ByHand) {

@@ -156,13 +156,23 @@ impl Salvage {
 
     /// Copies the runs of `plan` to `targets`, and makes them durable.
     fn copy(&self, name: &str, plan: &Plan, targets: &[String]) -> Result<(), Failure> {
-        let wal = open_existing(&self.common)?;
+        let wal = open_existing(&self.common).map_err(|failure| self.with_first_step(failure))?;
         let copied = self.copy_runs(&wal, name, plan, targets);
         // The streams that were copied to are closed, and so settled. The journal may have entries
         // of the damaged stream: they stay there, because its files are not to be changed.
         let has_others = wal.journal_report().is_some_and(|report| report.streams > 0);
         let closed = self.common.result(if has_others { wal.close_fast() } else { wal.close() });
         copied.and(closed)
+    }
+
+    /// Adds what comes first if the journal is damaged, because the log cannot be opened then.
+    fn with_first_step(&self, failure: Failure) -> Failure {
+        let journal = inspect::verify_journal(&self.common.dir).ok().flatten();
+        let is_damaged = journal.is_some_and(|journal| journal.damage.is_some());
+        failure.with(is_damaged.then_some(
+            "or first `repair --apply` without --keep, which repairs the journal and cuts no stream, and then \
+             `salvage`",
+        ))
     }
 
     fn copy_runs(&self, wal: &Wal, name: &str, plan: &Plan, targets: &[String]) -> Result<(), Failure> {

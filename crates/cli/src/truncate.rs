@@ -9,7 +9,7 @@ use stratawal::{ErrorKind, Options, Wal};
 use crate::failure::{DONE, Failure, USAGE, output};
 use crate::name::{Escaped, pasteable};
 use crate::plan::{Part, Plan};
-use crate::writer::open_existing;
+use crate::writer::{closed, open_existing};
 use crate::{Common, bounds, json, signals};
 
 /// The part of the help text about JSON.
@@ -95,7 +95,7 @@ impl Truncate {
         }
         let wal = open_existing(&self.common)?;
         let (first, next) = self.truncate(&wal, &name, part)?;
-        self.common.result(wal.close())?;
+        closed(&self.common, wal.close(), &name)?;
         if self.json {
             let name = json::text(&name);
             print(&format!("{{\"stream\":{name},\"first\":{first},\"next\":{next}}}\n"))?;
@@ -188,7 +188,7 @@ impl Delete {
             Err(error) if error.kind() == ErrorKind::Missing => return Err(unknown()),
             deleted => self.common.result(deleted)?,
         }
-        self.common.result(wal.close())?;
+        closed(&self.common, wal.close(), &name)?;
         if self.json {
             print(&format!("{{\"stream\":{},\"deleted\":true}}\n", json::text(&name)))?;
         } else {

@@ -8,6 +8,7 @@ use stratawal::{ErrorKind, Options, Wal, inspect};
 
 use crate::Common;
 use crate::failure::Failure;
+use crate::terminal::note;
 
 /// Opens a log for writing. Fails if it does not exist.
 pub(crate) fn open_existing(common: &Common) -> Result<Wal, Failure> {
@@ -35,6 +36,22 @@ pub(crate) fn open_or_create(common: &Common) -> Result<Wal, Failure> {
 fn open_with_its_journal(common: &Common) -> Result<Wal, Failure> {
     let has_journal = common.result(inspect::has_journal(&common.dir))?;
     common.result(Options::new().journal(has_journal).open(&common.dir))
+}
+
+/// Handles the result of closing the log after a command that has changed stream `name`. Damage to
+/// another stream is only a note, because the command has done its work: the log and all other
+/// streams are closed, and what the journal has of the damaged stream stays there.
+pub(crate) fn closed(common: &Common, result: stratawal::Result<()>, name: &str) -> Result<(), Failure> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::Damaged && error.stream().is_some_and(|other| other != name) => {
+            note(&format!(
+                "not settled, so do not copy the log yet: {}",
+                Failure::of_log(&common.dir, &error).message()
+            ));
+            Ok(())
+        }
+        result => common.result(result),
+    }
 }
 
 /// Checks that a directory, if it exists, has no files of others.

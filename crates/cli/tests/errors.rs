@@ -355,7 +355,9 @@ fn lack_of_descriptors_names_path_and_remedy() {
             assert!(err.contains("os error 24") && err.contains("`ulimit -n`"), "{command}: {err}");
             assert_eq!((err.matches("ulimit -n").count(), err.matches("; path").count() <= 1), (1, true), "{err}");
             let path = log.path().display().to_string();
-            assert!(err.contains(&path) || err.contains("cannot watch for interrupts"), "{command}: {err}");
+            // If a thread of the log had a file open for a moment, the input was one too many.
+            let is_named = [&path, "/lines: ", "cannot watch for interrupts"].iter().any(|part| err.contains(*part));
+            assert!(is_named, "{command}: {err}");
             refused += 1;
             below_root += u32::from(err.contains(&format!("{path}/streams")));
         }

@@ -171,3 +171,76 @@ fn repair_adopts_a_copy_of_a_log_that_was_not_closed() {
     assert_eq!(ran.code, 0, "{ran:?}");
     assert_eq!(log.run("cat", ["s"], b"").text().lines().count(), 11);
 }
+
+/// A log with streams "s" and "t", of which ten entries of "s" are in its file, and ten only in the
+/// journal.
+fn log_of_two_halves() -> Log {
+    let log = Log::new();
+    log.append("t", b"t\n");
+    log.append("s", b"0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n");
+    let wal = Options::new().maintenance_thread(false).open(log.path()).unwrap();
+    let stream = wal.stream("s").unwrap().with_durability(Durability::Synced);
+    for i in 10..20 {
+        stream.append(format!("{i}")).unwrap();
+    }
+    wal.close_fast().unwrap();
+    log
+}
+
+#[test]
+fn damage_to_another_stream_is_a_note_of_a_change() {
+    let log = log_of_two_halves();
+    let file = log.segments("s").remove(0);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let ran = log.run("append", ["t"], b"u\n");
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.err.contains("note: not settled") && ran.err.contains("stream s: damaged"), "{}", ran.err);
+    assert_eq!(log.cat("t"), b"t\nu\n");
+    let ran = log.run("truncate", ["t", "--before", "1", "--yes"], b"");
+    assert!(ran.code == 0 && ran.err.contains("note: not settled"), "{}", ran.err);
+    let ran = log.run("delete", ["t", "--yes"], b"");
+    assert!(ran.code == 0 && ran.err.contains("note: not settled"), "{}", ran.err);
+    let ran = log.run("append", ["s"], b"x\n");
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    let ran = log.run("cat", ["s", "--skip-damage"], b"");
+    assert_eq!(ran.text(), "10\n11\n12\n13\n14\n15\n16\n17\n18\n19\n");
+}
+
+#[test]
+fn journal_outlives_the_directory_of_streams() {
+    let log = log_of_two_halves();
+    let streams = log.path().join("streams");
+    fs::remove_dir_all(&streams).unwrap();
+    let ran = log.run("append", ["s"], b"x\n");
+    assert!(ran.code == 1 && ran.err.contains("create this directory again, empty"), "{}", ran.err);
+    fs::create_dir(&streams).unwrap();
+    let ran = log.run("repair", ["--apply", "--keep", "after"], b"");
+    assert_eq!(ran.code, 0, "{}", ran.text());
+    let ran = log.run("cat", ["s"], b"");
+    assert_eq!(ran.text(), "10\n11\n12\n13\n14\n15\n16\n17\n18\n19\n");
+}
+
+#[test]
+fn salvage_of_two_damages_begins_with_the_journal() {
+    let log = log_of_two_halves();
+    let file = log.segments("s").remove(0);
+    let journal = fs::read_dir(log.path().join("journal")).unwrap().map(|entry| entry.unwrap().path());
+    let journal = journal.filter(|path| path.extension().is_some_and(|extension| extension == "jnl")).max().unwrap();
+    // The entry 15 in the journal, and the header of the segment.
+    let at = fs::read(&journal).unwrap().windows(2).position(|bytes| bytes == b"15").unwrap();
+    for (path, at) in [(file, 20), (journal, at)] {
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[at] ^= 1;
+        fs::write(&path, bytes).unwrap();
+    }
+    let ran = log.run("salvage", ["s"], b"");
+    assert!(ran.code == 1 && ran.err.contains("first `repair --apply` without --keep"), "{ran:?}");
+    let ran = log.run("repair", [""; 0], b"");
+    assert!(ran.text().contains("with --apply alone, which cuts no stream"), "{}", ran.text());
+    log.run("repair", ["--apply"], b"");
+    let ran = log.run("salvage", ["s"], b"");
+    assert_eq!(ran.code, 0, "{}{}", ran.text(), ran.err);
+    assert!(ran.text().contains("s.salvaged-"), "{}", ran.text());
+}

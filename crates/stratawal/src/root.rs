@@ -241,8 +241,11 @@ impl Root {
         let shown = || self.shown(STREAMS);
         self.storage.list(self.streams()).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => {
-                let text =
-                    format!("{} is missing, and every stream with it; restore it from a copy of this log", shown());
+                let text = format!(
+                    "{} is missing, and every stream with it; restore the whole log from a copy; or create this directory \
+                     again, empty, and `stratawal repair` keeps what the commit journal has",
+                    shown()
+                );
                 log_error(ErrorKind::Damaged, text)
             }
             io::ErrorKind::NotADirectory => {
