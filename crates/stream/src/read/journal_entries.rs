@@ -19,6 +19,9 @@ use crate::options::Visibility;
 use crate::read::iter::Iter;
 use crate::recovery::{StreamFiles, entries_of};
 
+/// The number of looks after which a stream changes too fast to be read.
+const LOOKS_MAX: usize = 50;
+
 /// What a reader remembers of the entries in the journal.
 #[derive(Debug, Default)]
 pub(crate) struct JournalEntries {
@@ -106,7 +109,6 @@ impl Inner {
 
     /// Reads a part that the journal no longer has at `at`.
     fn read_elsewhere(&self, at: &PartPosition) -> Result<Entries> {
-        const LOOKS_MAX: usize = 50;
         for _ in 0..LOOKS_MAX {
             let earlier = self.journal_entries.substitute.lock().take();
             let is_fresh = earlier.is_none();
@@ -186,20 +188,30 @@ impl Inner {
     }
 
     /// The first entry of `shown` that the stream no longer has.
-    pub(crate) fn first_changed(&self, shown: &[PartPosition]) -> Result<Option<u64>> {
+    pub(crate) fn first_changed(&self, shown: &[PartPosition]) -> Result<Option<(u64, Arc<Self>)>> {
         if shown.is_empty() {
             return Ok(None);
         }
-        let now = self.look_beside()?;
+        let mut now = self.look_beside()?;
         for at in shown {
-            match now.entries_at(at) {
+            let mut found = now.entries_at(at);
+            for _ in 0..LOOKS_MAX {
+                // The writer has moved them since `now` looked.
+                if !found.as_ref().is_err_and(Error::is_not_found) {
+                    break;
+                }
+                now = self.look_beside()?;
+                found = now.entries_at(at);
+            }
+            match found {
                 Ok(_) => {}
                 Err(error) if error.is_damage() => return Err(error),
-                // The writer may have dropped them, or moved them again.
-                Err(_) => match self.first_changed_of(at, &now)? {
-                    None => {}
-                    changed => return Ok(changed),
-                },
+                // The writer may have dropped them.
+                Err(_) => {
+                    if let Some(seq) = self.first_changed_of(at, &now)? {
+                        return Ok(Some((seq, now)));
+                    }
+                }
             }
         }
         Ok(None)

@@ -81,6 +81,12 @@ impl Snapshot {
         self.bases.get(i + 1).copied().unwrap_or(u64::MAX)
     }
 
+    /// Whether both have the same segments.
+    pub(crate) fn has_same_segments(&self, other: &Self) -> bool {
+        let headers = |snapshot: &Self| snapshot.segments.iter().map(|segment| segment.header).collect::<Vec<_>>();
+        headers(self) == headers(other)
+    }
+
     /// Returns the lowest seq at which the entries of this snapshot may differ from those of
     /// `newer`, a later snapshot of the same stream, or `None` if all entries are the same.
     ///

@@ -7,12 +7,13 @@ use stratawal_segment::SegmentId;
 use super::files::StreamFiles;
 use super::install::{Ends, install};
 use super::open::recover_or_read;
-use super::recovered::Refreshed;
+use super::recovered::{Recovered, Refreshed};
 use super::refresh::refresh;
 use crate::deletion::restart_journal;
 use crate::error::{DamageKind, Error, ErrorKind, Result};
 use crate::events;
 use crate::inner::Inner;
+use crate::read::snapshot::Snapshot;
 use crate::shared::Shared;
 use crate::write::journaled::Journaled;
 use crate::write::reserve::ReserveUse;
@@ -86,22 +87,43 @@ impl Inner {
             Err(error) => Err(error),
         };
         events::opened(&shared.location, &outcome);
-        let mut recovered = outcome?;
+        let mut recovered = outcome?.map_or(Ok(None), |recovered| self.with_cut(&files, &shown, recovered))?;
         *reader_state.lock() = recovered.as_mut().and_then(|recovered| recovered.reader_state.take());
-        if let Some(recovered) = recovered.as_mut() {
-            let parts = &shown.journal().parts;
-            // A stream of this name that was created since has another id.
-            let is_other = parts.first().is_some_and(|part| Some(part.stream) != recovered.stream());
-            if is_other || recovered.snapshot.journal().may_be_cut {
-                recovered.cut = self.first_changed(parts)?;
-            }
-        }
         if let (Some(look), Some(recovered)) = (&mut look, &recovered) {
             look.sighting = recovered.snapshot.journal().complete;
         }
         *last_look.lock() = look.map(Box::new);
         install(shared, report, &mut state.tail, recovered, None);
         Ok(())
+    }
+
+    /// Sets the cut of a look, if `shown` has entries of the journal that the stream no longer has.
+    /// Looks again if the stream was cut since the look, which then has entries that were dropped.
+    /// Returns `None` if the stream is gone.
+    fn with_cut(&self, files: &StreamFiles<'_>, shown: &Snapshot, look: Recovered) -> Result<Option<Recovered>> {
+        // After that, readers may see the cut twice.
+        const TRIES_MAX: usize = 20;
+        let parts = &shown.journal().parts;
+        let mut recovered = look;
+        for tries in 1.. {
+            // A stream of this name that was created since has another id.
+            let is_other = parts.first().is_some_and(|part| Some(part.stream) != recovered.stream());
+            if !is_other && !recovered.snapshot.journal().may_be_cut {
+                break;
+            }
+            let Some((cut, now)) = self.first_changed(parts)? else { break };
+            if tries == TRIES_MAX || recovered.snapshot.has_same_segments(&now.shared.snapshot.load()) {
+                recovered.cut = Some(cut);
+                break;
+            }
+            match refresh(files, None, shown, &self.report.load())? {
+                Refreshed::Changed(later) => recovered = *later,
+                Refreshed::Missing => return Ok(None),
+                // Only a look that continues another one finds nothing new.
+                Refreshed::Unchanged { .. } => {}
+            }
+        }
+        Ok(Some(recovered))
     }
 
     /// Whether nothing has changed since the last look of a reader, as far as the counter of the
