@@ -136,11 +136,14 @@ impl Gate {
     }
 
     /// Closes the log at the end of the command. An interrupt waits for this, and then neither
-    /// closes the log nor prints a summary.
-    fn end(&self, wal: &Wal) -> stratawal::Result<()> {
+    /// closes the log nor prints a summary. `stream` is closed first, because closing the log
+    /// reports only the first stream that fails, which may be another one.
+    fn end(&self, wal: &Wal, stream: &Stream) -> stratawal::Result<()> {
         let mut held = self.lock();
         held.is_ended = true;
-        wal.close()
+        let own = stream.close();
+        let all = wal.close();
+        own.and(all)
     }
 }
 
@@ -228,7 +231,7 @@ impl Append {
         // Closed even after an error, so that the next open scans nothing. Not closed fast, because
         // the log could not be copied then. If a killed process left many streams in the journal,
         // this takes a while, once.
-        let closed = closed(&self.common, gate.end(&wal), &name);
+        let closed = closed(&self.common, gate.end(&wal, &appender.stream), &name);
         result.and(closed).map_err(|failure| failure.after_appending(appender.done.seqs))?;
         self.print_summary(&appender, began)?;
         Ok(DONE)
